@@ -1,0 +1,1 @@
+"""tfrunner: answers TensorFlow models fast from Python."""

@@ -1,0 +1,181 @@
+"""Every setting and its default; the only module that reads the environment.
+
+Configuration is read once, into frozen structs, and passed down. A child process gets its
+struct as one JSON argument on its command line, where `ps` shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tfrunner.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """The table of defaults; docs/configuration.md shows the same one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_workers: int = 1
+    workers: int = 0  # 0: one per GPU, or one with all cores where there is no GPU
+    workers_per_gpu: int = 1
+    max_batch_size: int = 64  # rows
+    timeout: float = 60.0  # seconds
+    queue_requests: int = 10_000  # per model
+    queue_bytes: int = 256 * 2**20  # per model
+    body_limit: int = 64 * 2**20  # bytes
+    grace: float = 30.0  # seconds
+    log_level: str = "info"
+
+
+DEFAULTS = Defaults()
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """A model as it is served.
+
+    Args:
+        tag: `name:version`; what requests name.
+        spec: The encoded ModelSpec that gateways get.
+        path: Folder of the model version; "" for the echo model.
+        max_batch_size: Most rows in one batch.
+    """
+
+    tag: str
+    spec: bytes
+    path: str = ""
+    max_batch_size: int = DEFAULTS.max_batch_size
+    queue_requests: int = DEFAULTS.queue_requests
+    queue_bytes: int = DEFAULTS.queue_bytes
+
+
+class DispatcherConfig(msgspec.Struct, frozen=True):
+    """What a dispatcher process is started with.
+
+    Args:
+        frontend: Addresses that gateways connect to.
+        backend: Address that workers and the supervisor connect to.
+        hold: Start no batch before this many requests are queued (tests); 0: do not hold.
+    """
+
+    frontend: tuple[str, ...]
+    backend: str
+    models: tuple[ServedModel, ...]
+    grace: float = DEFAULTS.grace
+    hold: int = 0
+    log_level: str = DEFAULTS.log_level
+
+
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """What a worker process is started with.
+
+    Args:
+        name: Name of the worker, unique for each process start.
+        kind: "tensorflow" or "echo".
+        device: "cpu", or the GPU's id as CUDA_VISIBLE_DEVICES names it.
+        threads: Cores that this worker may use.
+    """
+
+    name: str
+    backend: str
+    model: ServedModel
+    kind: str = "tensorflow"
+    device: str = "cpu"
+    threads: int = 1
+    parent: int = 0
+    grace: float = DEFAULTS.grace
+    log_level: str = DEFAULTS.log_level
+
+
+class ApiConfig(msgspec.Struct, frozen=True):
+    """What an api process is started with.
+
+    Args:
+        fd: The listening socket, inherited from the supervisor.
+        services: Targets `module:attribute` of user-defined Services.
+    """
+
+    name: str
+    frontend: str
+    fd: int
+    services: tuple[str, ...] = ()
+    timeout: float = DEFAULTS.timeout
+    body_limit: int = DEFAULTS.body_limit
+    grace: float = DEFAULTS.grace
+    parent: int = 0
+    log_level: str = DEFAULTS.log_level
+
+
+class RunFile(msgspec.Struct, frozen=True):
+    """`run.json` in the run directory: how to reach a running server."""
+
+    pid: int
+    http: str
+    frontend: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+def to_argument(config: msgspec.Struct) -> str:
+    """Return a config as the one command-line argument of a child process."""
+    return msgspec.json.encode(config).decode()
+
+
+def from_argument(kind: type[T], text: str) -> T:
+    """Return the config of that kind.
+
+    Raises:
+        ConfigError: The text does not hold one.
+    """
+    try:
+        return msgspec.json.decode(text.encode(), type=kind)
+    except msgspec.MsgspecError as exc:
+        raise ConfigError(f"the configuration of a process is unreadable: {exc}") from exc
+
+
+def home() -> Path:
+    """Return `$TFRUNNER_HOME`, by default `~/tfrunner`: models and what was learned."""
+    return Path(os.environ.get("TFRUNNER_HOME") or Path.home() / "tfrunner")
+
+
+def run_root() -> Path:
+    """Return the folder that holds one run directory for each running server.
+
+    `$TFRUNNER_RUN_DIR`, else `$XDG_RUNTIME_DIR/tfrunner`, else `/tmp/tfrunner-<uid>`: short,
+    because the path of a Unix socket has at most 107 characters.
+    """
+    if chosen := os.environ.get("TFRUNNER_RUN_DIR"):
+        return Path(chosen)
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "tfrunner"
+    return Path(f"/tmp/tfrunner-{os.getuid()}")
+
+
+def server_address() -> str | None:
+    """Return `$TFRUNNER_ADDRESS`, the server that clients call when given none."""
+    return os.environ.get("TFRUNNER_ADDRESS") or None
+
+
+def visible_gpus() -> str | None:
+    """Return the user's CUDA_VISIBLE_DEVICES, None where it is not set."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return this process's environment with changes, for a child process."""
+    return {**os.environ, **changes}
+
+
+def check_positive(name: str, value: Any, *, least: float = 1) -> None:
+    """Refuse a number below `least`.
+
+    Raises:
+        ConfigError: It is, or it is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+        raise ConfigError(f"{name} is {value!r}; expected a number of at least {least}.")

@@ -1,0 +1,391 @@
+"""Every message that crosses a process border, and its encoding.
+
+Messages are frozen and grouped by link and direction; a union per direction says what a
+receiver accepts. They travel as MessagePack; decoding checks tag, arity and every type.
+There is no pickle. A body (the bytes of a tensor) below INLINE_BYTES travels inside the
+message (measured: a ZeroMQ frame costs 2.5 us, inline bytes 0.1 us); a larger one is a frame
+of its own, never copied. No body is opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, Union
+
+import msgspec
+
+from tfrunner.errors import ProtocolError
+
+INLINE_BYTES = 8192
+
+Buffer = Union[bytes, memoryview]
+Body = Union[bytes, int]
+"""On the wire: the bytes, or the number of the frame that holds them."""
+
+
+class Message(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True, gc=False
+):
+    """Base of all messages."""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Rows `start` to `stop` of one request, as a worker gets them.
+
+    `bodies` are those of the whole request; the worker slices its range.
+    """
+
+    request: int
+    start: int
+    stop: int
+    rows: int
+    bodies: tuple[Any, ...]
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Rows `start` to `stop` of one request, of `rows` in all, as its gateway gets them back."""
+
+    request: int
+    start: int
+    stop: int
+    rows: int
+
+
+# --- gateway -> dispatcher (frontend) -----------------------------------------------------
+
+
+class Hello(Message, frozen=True):
+    """I am here; I know this epoch ("" at first). Sent at start and every HELLO_SECONDS."""
+
+    name: str
+    epoch: str = ""
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One call of one method.
+
+    Args:
+        id: Number of the request, unique within its gateway.
+        model: Tag of the model, with its version.
+        method: Name of the method.
+        layout: What must be equal for two requests to be merged; opaque here.
+        rows: How many rows the request has; 1 where the method is not batchable.
+        timeout: Seconds left.
+        client: Whose fair share it is counted against.
+        bodies: The bytes of its tensors, in the order of the layout.
+    """
+
+    id: int
+    model: str
+    method: str
+    layout: bytes
+    rows: int
+    timeout: float
+    client: str
+    bodies: tuple[Any, ...]
+
+
+class Submit(Message, frozen=True):
+    """Every request that the gateway was given in one turn of its event loop."""
+
+    requests: tuple[Request, ...]
+
+
+class Cancel(Message, frozen=True):
+    """Nobody waits for these requests any more."""
+
+    ids: tuple[int, ...]
+
+
+class Ask(Message, frozen=True):
+    """Send me a Status with this number."""
+
+    id: int
+
+
+class Count(Message, frozen=True):
+    """Add these amounts to counters of the front desk: (name, label, amount)."""
+
+    amounts: tuple[tuple[str, str, float], ...]
+
+
+# --- dispatcher -> gateway ------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True):
+    """The answer to a Hello: this is my life's name.
+
+    `models` are encoded ModelSpecs, and only sent where the Hello knew another epoch.
+    """
+
+    epoch: str
+    models: tuple[bytes, ...] = ()
+
+
+class Block(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Rows of one gateway out of one batch: outputs stacked in the order of the spans."""
+
+    spans: tuple[Span, ...]
+    layout: bytes
+    bodies: tuple[Any, ...]
+
+
+class Results(Message, frozen=True):
+    """Answers; one message for each gateway and turn."""
+
+    blocks: tuple[Block, ...]
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Why one request fails; `code` is that of an error class."""
+
+    request: int
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+class Failures(Message, frozen=True):
+    """Refusals and failures; one message for each gateway and turn."""
+
+    failures: tuple[Failure, ...]
+
+
+class Status(Message, frozen=True):
+    """The dispatcher's whole state as plain data, for `/metrics`, `/readyz` and the CLI."""
+
+    id: int
+    state: dict[str, Any]
+
+
+# --- worker -> dispatcher (backend) ---------------------------------------------------------
+
+
+class MethodState(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
+    """How a worker runs a method; `note` says why batching is off where it was wanted."""
+
+    name: str
+    batchable: bool
+    repeatable: bool
+    note: str = ""
+
+
+class WorkerHello(Message, frozen=True):
+    """A worker is here; `ready` once its model is loaded and warm. Sent every HELLO_SECONDS.
+
+    `load_error` says why the model cannot be served; such a worker exits.
+    """
+
+    name: str
+    epoch: str
+    model: str
+    pid: int
+    device: str
+    ready: bool
+    methods: tuple[MethodState, ...]
+    load_error: str = ""
+
+
+class BlockFor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A block and the gateway that it goes to."""
+
+    gateway: bytes
+    block: Block
+
+
+class BatchDone(Message, frozen=True):
+    """A batch's outputs, one block for each gateway. `seconds` is the model's own time."""
+
+    batch: int
+    attempt: int
+    seconds: float
+    blocks: tuple[BlockFor, ...]
+
+
+class BatchFailed(Message, frozen=True):
+    """The model raised, or its rows do not match; the traceback is in the worker's log."""
+
+    batch: int
+    attempt: int
+    code: str
+    message: str
+
+
+# --- dispatcher -> worker -------------------------------------------------------------------
+
+
+class PartsOf(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """The parts of a batch that came through one gateway."""
+
+    gateway: bytes
+    parts: tuple[Part, ...]
+
+
+class RunBatch(Message, frozen=True):
+    """Run this method once over these rows; answer with the same batch and attempt."""
+
+    batch: int
+    attempt: int
+    method: str
+    layout: bytes
+    rows: int
+    groups: tuple[PartsOf, ...]
+
+
+class Stop(Message, frozen=True):
+    """Finish what you hold, then exit."""
+
+
+# --- supervisor <-> dispatcher (backend) ----------------------------------------------------
+
+
+class SupervisorHello(Message, frozen=True):
+    """The supervisor is here."""
+
+    name: str
+    epoch: str = ""
+
+
+class WorkerGone(Message, frozen=True):
+    """The process of this worker was reaped; nothing of it runs any more."""
+
+    worker: str
+    reason: str
+
+
+class Processes(Message, frozen=True):
+    """What the supervisor sees of its children: plain rows for metrics and status."""
+
+    rows: tuple[dict[str, Any], ...]
+
+
+class ModelUnavailable(Message, frozen=True):
+    """No worker of this model can be had, and why; "" takes that back."""
+
+    model: str
+    reason: str
+
+
+class Drain(Message, frozen=True):
+    """Accept no new requests; answer what is queued."""
+
+
+class Fence(Message, frozen=True):
+    """Kill this worker with -9, reap it, and answer WorkerGone."""
+
+    worker: str
+    reason: str
+
+
+FromGateway = Union[Hello, Submit, Cancel, Ask, Count]
+ToGateway = Union[Welcome, Results, Failures, Status]
+FromWorker = Union[WorkerHello, BatchDone, BatchFailed]
+ToWorker = Union[Welcome, RunBatch, Stop]
+FromSupervisor = Union[SupervisorHello, WorkerGone, Processes, ModelUnavailable, Drain, Ask]
+ToSupervisor = Union[Welcome, Fence, Status]
+FromBackend = Union[FromWorker, FromSupervisor]
+
+HELLO_SECONDS = 0.5
+
+T = TypeVar("T")
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> list[Buffer]:
+    """Return the frames of a message: itself, then its large bodies."""
+    frames: list[Buffer] = [b""]
+    match message:
+        case Submit(requests=requests):
+            message = Submit(_externalize(requests, frames))
+        case RunBatch(groups=groups):
+            outside = tuple(PartsOf(g.gateway, _externalize(g.parts, frames)) for g in groups)
+            if len(frames) > 1:
+                message = msgspec.structs.replace(message, groups=outside)
+        case Results(blocks=blocks):
+            message = Results(_externalize(blocks, frames))
+        case BatchDone(blocks=addressed):
+            kept = _externalize([b.block for b in addressed], frames)
+            if len(frames) > 1:
+                message = msgspec.structs.replace(message, blocks=_readdress(addressed, kept))
+    frames[0] = _encoder.encode(message)
+    return frames
+
+
+def _externalize(items: Sequence[T], frames: list[Buffer]) -> tuple[T, ...]:
+    """Move large bodies out of structs that have `bodies`, into `frames`."""
+    moved = list(items)
+    for index, item in enumerate(items):
+        bodies: tuple[Buffer, ...] = item.bodies  # type: ignore[attr-defined]
+        if all(len(body) < INLINE_BYTES for body in bodies):
+            continue
+        kept: list[Body] = []
+        for body in bodies:
+            if len(body) < INLINE_BYTES:
+                kept.append(bytes(body))
+            else:
+                frames.append(body)
+                kept.append(len(frames) - 1)
+        moved[index] = msgspec.structs.replace(item, bodies=tuple(kept))  # type: ignore[type-var]
+    return tuple(moved)
+
+
+class Decoder:
+    """Decodes the messages of one direction; refuses all others."""
+
+    def __init__(self, accepted: Any) -> None:
+        self._decoder = msgspec.msgpack.Decoder(accepted)
+
+    def decode(self, frames: Sequence[Buffer]) -> Any:
+        """Return the message, its bodies in place.
+
+        Raises:
+            ProtocolError: The frames do not hold one of the accepted messages.
+        """
+        try:
+            message = self._decoder.decode(frames[0])
+            if len(frames) > 1 or isinstance(message, (Submit, RunBatch, Results, BatchDone)):
+                message = _internalize(message, frames)
+        except (msgspec.DecodeError, IndexError, TypeError) as exc:
+            raise ProtocolError(f"a message was refused: {exc}") from exc
+        return message
+
+
+def _internalize(message: Any, frames: Sequence[Buffer]) -> Any:
+    """Put frames back into the bodies of a message; check every body's type."""
+    match message:
+        case Submit(requests=requests):
+            return Submit(_take_all(requests, frames))
+        case RunBatch(groups=groups):
+            inside = tuple(PartsOf(g.gateway, _take_all(g.parts, frames)) for g in groups)
+            return msgspec.structs.replace(message, groups=inside)
+        case Results(blocks=blocks):
+            return Results(_take_all(blocks, frames))
+        case BatchDone(blocks=addressed):
+            inner = _take_all([b.block for b in addressed], frames)
+            return msgspec.structs.replace(message, blocks=_readdress(addressed, inner))
+    raise ProtocolError(f"{type(message).__name__} carries no bodies, yet came with frames")
+
+
+def _readdress(addressed: Sequence[BlockFor], blocks: Sequence[Block]) -> tuple[BlockFor, ...]:
+    return tuple(BlockFor(a.gateway, b) for a, b in zip(addressed, blocks, strict=True))
+
+
+def _take_all(items: Iterable[T], frames: Sequence[Buffer]) -> tuple[T, ...]:
+    return tuple(_take(item, frames) for item in items)
+
+
+def _take(item: T, frames: Sequence[Buffer]) -> T:
+    bodies: tuple[Any, ...] = item.bodies  # type: ignore[attr-defined]
+    if all(type(body) is bytes for body in bodies):
+        return item
+    taken: list[Buffer] = []
+    for body in bodies:
+        if isinstance(body, bytes):
+            taken.append(body)
+        elif isinstance(body, int) and 0 < body < len(frames):
+            taken.append(frames[body])
+        else:
+            raise ProtocolError(f"a body is neither bytes nor one of {len(frames)} frames")
+    return msgspec.structs.replace(item, bodies=tuple(taken))  # type: ignore[type-var]

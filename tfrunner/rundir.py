@@ -1,0 +1,117 @@
+"""The run directory of a server: its sockets, its lock, and `run.json` for discovery.
+
+One folder for each running server below `config.run_root()`, mode 0700. Whoever holds the
+lock owns the folder; a folder whose lock is free belongs to a server that is gone, and is
+removed by the next one. (ZeroMQ lets a second bind steal a socket path silently: the lock is
+what prevents it.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from tfrunner.config import RunFile
+from tfrunner.errors import ConfigError, NotFound
+
+
+class RunDirectory:
+    """A locked run directory; use it with `with`."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / secrets.token_hex(4)
+        self._lock: int | None = None
+
+    @property
+    def frontend(self) -> str:
+        """Where gateways connect."""
+        return f"ipc://{self.path}/frontend"
+
+    @property
+    def backend(self) -> str:
+        """Where workers and the supervisor connect."""
+        return f"ipc://{self.path}/backend"
+
+    def __enter__(self) -> RunDirectory:
+        root = self.path.parent
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root.stat().st_uid != os.getuid() or root.stat().st_mode & 0o077:
+            raise ConfigError(
+                f"{root} must belong to you alone (mode 0700): "
+                f"run `chmod 700 {root}`, or set TFRUNNER_RUN_DIR to another folder."
+            )
+        remove_stale(root)
+        self.path.mkdir(mode=0o700)
+        self._lock = _try_lock(self.path)
+        if self._lock is None:
+            raise ConfigError(f"the run directory {self.path} is locked by another server")
+        return self
+
+    def publish(self, run_file: RunFile) -> None:
+        """Write `run.json`; clients find the server from now on."""
+        temporary = self.path / "run.json.new"
+        temporary.write_bytes(msgspec.json.encode(run_file))
+        temporary.replace(self.path / "run.json")
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _try_lock(path: Path) -> int | None:
+    """Return the descriptor of the folder's lock, None if another process holds it."""
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def remove_stale(root: Path) -> None:
+    """Remove the run directories of servers that are gone."""
+    for path in root.iterdir():
+        if not (path / "lock").exists():
+            continue
+        descriptor = _try_lock(path)
+        if descriptor is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(descriptor)
+
+
+def running_servers(root: Path) -> list[RunFile]:
+    """Return the servers that run now."""
+    found = []
+    for path in sorted(root.glob("*/run.json")) if root.is_dir() else []:
+        try:
+            descriptor = _try_lock(path.parent)
+            if descriptor is not None:
+                os.close(descriptor)
+                continue
+            found.append(msgspec.json.decode(path.read_bytes(), type=RunFile))
+        except (OSError, msgspec.MsgspecError):
+            continue
+    return found
+
+
+def find_server(root: Path) -> RunFile:
+    """Return the one running server.
+
+    Raises:
+        NotFound: None runs, or several do.
+    """
+    servers = running_servers(root)
+    if len(servers) == 1:
+        return servers[0]
+    if not servers:
+        raise NotFound("No tfrunner server runs here. Start one with `tfrunner serve <model>`.")
+    addresses = ", ".join(server.http for server in servers)
+    raise NotFound(f"{len(servers)} servers run here: {addresses}. Say which one to call.")

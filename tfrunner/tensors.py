@@ -1,0 +1,186 @@
+"""Tensors on the wire: layouts, bodies, and rows put together and cut apart.
+
+A *layout* is what two requests must share to be merged: for each tensor its dtype and its
+shape, with None on the batch axis, and the value itself where it is a broadcast parameter.
+A *body* holds a tensor's bytes: little-endian, C order; strings as 4 bytes of length
+(little-endian) before each element.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tfrunner.errors import InvalidInput, ModelError, ProtocolError
+from tfrunner.protocol import INLINE_BYTES, Buffer
+from tfrunner.specs import Node
+
+Array = NDArray[np.generic]
+
+STRING = "string"
+DTYPES = {
+    name: np.dtype(name).newbyteorder("<")
+    for name in (
+        *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+} | {STRING: np.dtype(object)}
+
+
+class Leaf(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One tensor of a layout.
+
+    Args:
+        dtype: Name of the dtype.
+        shape: Sizes; None on the batch axis.
+        value: The body itself, where it is part of the layout (a broadcast parameter).
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    value: bytes | None = None
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The tensors of a call or of its result; `structure` is given for results."""
+
+    leaves: tuple[Leaf, ...]
+    structure: Node | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Layout)
+
+
+@functools.lru_cache(maxsize=4096)
+def encode_layout(layout: Layout) -> bytes:
+    """Return the bytes that stand for the layout; equal layouts give equal bytes."""
+    return _encoder.encode(layout)
+
+
+@functools.lru_cache(maxsize=4096)
+def decode_layout(data: bytes) -> Layout:
+    """Return the layout that the bytes stand for.
+
+    Raises:
+        ProtocolError: They stand for none, or for a dtype that is not known.
+    """
+    try:
+        layout = _decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        raise ProtocolError(f"a layout was refused: {exc}") from exc
+    for leaf in layout.leaves:
+        if leaf.dtype not in DTYPES:
+            raise ProtocolError(f"dtype {leaf.dtype!r} is not known")
+        if any(size is not None and size < 0 for size in leaf.shape):
+            raise ProtocolError(f"a layout has a negative size: {leaf.shape}")
+    return layout
+
+
+def dtype_name(array: Array) -> str:
+    """Return the name of an array's dtype, `string` for text, bytes and objects."""
+    return STRING if array.dtype.kind in "OSU" else array.dtype.name
+
+
+def to_body(array: Array) -> Buffer:
+    """Return the bytes of an array; a large numeric one is not copied."""
+    if array.dtype.kind in "OSU":
+        return _strings_to_body(array)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if array.nbytes < INLINE_BYTES:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def from_body(body: Buffer, dtype: str, shape: tuple[int, ...]) -> Array:
+    """Return the array that a body holds; numeric ones are views and read-only.
+
+    Raises:
+        ProtocolError: The body's length does not fit the dtype and shape.
+    """
+    if dtype == STRING:
+        return _strings_from_body(body, shape)
+    try:
+        return np.frombuffer(body, DTYPES[dtype]).reshape(shape)
+    except (ValueError, KeyError) as exc:
+        raise ProtocolError(f"{len(body)} bytes do not make a {dtype} of shape {shape}") from exc
+
+
+def _strings_to_body(array: Array) -> bytes:
+    chunks: list[bytes] = []
+    for item in array.reshape(-1).tolist():
+        data = item.encode() if isinstance(item, str) else item
+        if not isinstance(data, bytes):
+            raise InvalidInput(f"expected str or bytes, got {type(item).__name__}")
+        chunks += (struct.pack("<I", len(data)), data)
+    return b"".join(chunks)
+
+
+def _strings_from_body(body: Buffer, shape: tuple[int, ...]) -> Array:
+    data, items, at = bytes(body), [], 0
+    while at + 4 <= len(data):
+        (size,) = struct.unpack_from("<I", data, at)
+        items.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    if at != len(data):
+        raise ProtocolError(f"a string body of {len(data)} bytes is cut short")
+    try:
+        return array.reshape(shape)
+    except ValueError as exc:
+        raise ProtocolError(f"{len(items)} strings do not make shape {shape}") from exc
+
+
+def batch_axis(leaf: Leaf) -> int | None:
+    """Return the axis of a leaf that counts rows, None if it has none."""
+    return leaf.shape.index(None) if None in leaf.shape else None
+
+
+def full_shape(leaf: Leaf, rows: int) -> tuple[int, ...]:
+    """Return the leaf's shape for that many rows."""
+    return tuple(rows if size is None else size for size in leaf.shape)
+
+
+def unpack(layout: Layout, bodies: Sequence[Buffer], rows: int) -> list[Array]:
+    """Return the arrays of one request or block, broadcast parameters included.
+
+    Raises:
+        ProtocolError: There are more or fewer bodies than the layout has, or of another size.
+    """
+    remaining = iter(bodies)
+    arrays = []
+    for leaf in layout.leaves:
+        body = leaf.value if leaf.value is not None else next(remaining, None)
+        if body is None:
+            raise ProtocolError("a request has fewer bodies than its layout")
+        arrays.append(from_body(body, leaf.dtype, full_shape(leaf, rows)))
+    if next(remaining, None) is not None:
+        raise ProtocolError("a request has more bodies than its layout")
+    return arrays
+
+
+def rows_of(array: Array, axis: int, start: int, stop: int) -> Array:
+    """Return rows `start` to `stop` along an axis, without a copy."""
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def check_rows(array: Array, axis: int, rows: int, *, output: str) -> None:
+    """Check that a model returned as many rows as it was given.
+
+    Raises:
+        ModelError: It did not.
+    """
+    got = array.shape[axis] if array.ndim > axis else None
+    if got != rows:
+        raise ModelError(
+            f"output {output!r} has shape {list(array.shape)}; expected {rows} rows on axis "
+            f"{axis}, as many as the input. Save the method with batchable=False, or name the "
+            "output's axis in batch_dim=(input, output)."
+        )

@@ -1,0 +1,211 @@
+"""ZeroMQ sockets, and the rules that were measured for them. The only module that imports zmq.
+
+1. An identity is a name and random bytes, new for every process start: a restarted peer that
+   uses its old identity is never heard.
+2. A Router refuses to send to a peer that is gone (ROUTER_MANDATORY); `send` then says False.
+3. High-water marks are 0: nothing is dropped silently; what is accepted is bounded in bytes
+   by the dispatcher.
+4. The descriptor of a ZeroMQ socket is edge-triggered: after every send and every drain, read
+   again until nothing is left (`receive` does; who stops at its limit must call again).
+5. LINGER is what is left of the grace period, given to `close`.
+6. Waits are whole milliseconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+import zmq
+
+from tfrunner.errors import ConfigError
+from tfrunner.protocol import Buffer
+
+IPC_PATH_LIMIT = 107
+COPY_BELOW = 65536
+"""Smaller frames are copied when sent: cheaper than keeping track of the buffer."""
+
+LOOPBACK = ("127.", "localhost", "[::1]")
+
+
+class Received(NamedTuple):
+    """A message and who sent it (b"" at a Dealer)."""
+
+    sender: bytes
+    frames: list[Buffer]
+
+
+def new_identity(name: str) -> bytes:
+    """Return an identity that no earlier process had: `name.<16 hex digits>`."""
+    return f"{name}.{secrets.token_hex(8)}".encode()
+
+
+def check_address(address: str) -> str:
+    """Return the address if tfrunner may use it: ipc, or tcp on loopback.
+
+    Raises:
+        ConfigError: It is another kind of address, or its ipc path is too long.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme == "ipc":
+        if len(rest.encode()) > IPC_PATH_LIMIT:
+            raise ConfigError(
+                f"the socket path {rest!r} has {len(rest.encode())} bytes; at most "
+                f"{IPC_PATH_LIMIT} work. Set TFRUNNER_RUN_DIR to a shorter folder."
+            )
+        return address
+    if scheme == "tcp" and rest.startswith(LOOPBACK):
+        return address
+    raise ConfigError(f"address {address!r} is refused: use ipc://<path> or tcp://127.0.0.1:<port>")
+
+
+class _Socket:
+    """What a Router and a Dealer share."""
+
+    kind: int
+
+    def __init__(self, name: str) -> None:
+        self.identity = new_identity(name)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def open(self) -> None:
+        """Create the socket; nothing is sent or bound yet."""
+        self._context = zmq.Context()
+        socket = self._context.socket(self.kind)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 0)
+        self._set_options(socket)
+        self._socket = socket
+
+    def _set_options(self, socket: zmq.Socket[bytes]) -> None:
+        raise NotImplementedError
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """The open socket."""
+        if self._socket is None:
+            raise RuntimeError("the socket is not open")
+        return self._socket
+
+    def fileno(self) -> int:
+        """Return the descriptor that an event loop watches (edge-triggered: rule 4)."""
+        return int(self.socket.getsockopt(zmq.FD))
+
+    def receive(self, limit: int = 1000) -> list[Received]:
+        """Return what has arrived, at most `limit` messages; never wait."""
+        received: list[Received] = []
+        while len(received) < limit:
+            try:
+                received.append(self._receive_one())
+            except zmq.Again:
+                break
+        return received
+
+    def _receive_one(self) -> Received:
+        raise NotImplementedError
+
+    def _rest(self) -> list[Buffer]:
+        """Return the remaining frames of a message: the first copied, the others not."""
+        frames: list[Buffer] = [self.socket.recv(zmq.NOBLOCK)]
+        while self.socket.getsockopt(zmq.RCVMORE):
+            frames.append(self.socket.recv(zmq.NOBLOCK, copy=False).buffer)
+        return frames
+
+    def _send(self, frames: Sequence[Buffer]) -> None:
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            more = zmq.SNDMORE if index < last else 0
+            self.socket.send(frame, zmq.NOBLOCK | more, copy=len(frame) < COPY_BELOW)
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close; wait at most `linger` seconds for what was sent to leave."""
+        if self._socket is not None and self._context is not None:
+            self._socket.close(linger=int(linger * 1000))
+            self._context.term()
+            self._socket = self._context = None
+
+    def __enter__(self) -> _Socket:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Router(_Socket):
+    """The end that binds, and knows its peers by identity."""
+
+    kind = zmq.ROUTER
+
+    def _set_options(self, socket: zmq.Socket[bytes]) -> None:
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+
+    def bind(self, address: str) -> str:
+        """Bind; return the address with the port that was chosen for a `:*`.
+
+        Raises:
+            ConfigError: The address is refused, or in use.
+        """
+        try:
+            self.socket.bind(check_address(address))
+        except zmq.ZMQError as exc:
+            raise ConfigError(f"cannot listen on {address}: {exc.strerror}") from exc
+        return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _receive_one(self) -> Received:
+        sender = self.socket.recv(zmq.NOBLOCK)
+        return Received(sender, self._rest())
+
+    def send(self, peer: bytes, frames: Sequence[Buffer]) -> bool:
+        """Send to one peer; return False if it is gone."""
+        try:
+            self.socket.send(peer, zmq.NOBLOCK | zmq.SNDMORE)
+        except zmq.ZMQError as exc:
+            if exc.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+        self._send(frames)
+        return True
+
+
+class Dealer(_Socket):
+    """The end that connects; the order in which the ends start does not matter."""
+
+    kind = zmq.DEALER
+
+    def _set_options(self, socket: zmq.Socket[bytes]) -> None:
+        socket.setsockopt(zmq.IDENTITY, self.identity)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+
+    def connect(self, address: str) -> None:
+        """Connect, now or as soon as the other end is there.
+
+        Raises:
+            ConfigError: The address is refused.
+        """
+        self.socket.connect(check_address(address))
+
+    def _receive_one(self) -> Received:
+        return Received(b"", self._rest())
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Send; what cannot leave yet is kept until the other end is there."""
+        self._send(frames)
+
+
+def wait(sockets: Sequence[_Socket], timeout: float | None) -> None:
+    """Sleep until one of the sockets has something to read, or `timeout` seconds passed."""
+    poller = zmq.Poller()
+    for each in sockets:
+        poller.register(each.socket, zmq.POLLIN)
+    poller.poll(None if timeout is None else max(0, -int(-timeout * 1000 // 1)))
