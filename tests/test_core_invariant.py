@@ -1,0 +1,347 @@
+"""The dispatcher's promise, under arbitrary interleavings, and proof that the check can fail.
+
+Every accepted request gets exactly one outcome, with its own rows, and no batch is larger
+than the bound: with late and repeated replies, deaths in every state, dispatcher restarts,
+timeouts and cancellations in flight. The same machine is then run against cores with one
+seeded fault each, and must find every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.dispatch_world import FakeWorker, World
+from tfrunner import protocol as p
+from tfrunner.dispatcher.assignment import Assignment
+from tfrunner.dispatcher.batches import Batch, Piece
+from tfrunner.dispatcher.core import Core
+from tfrunner.dispatcher.outbox import Outbox
+from tfrunner.dispatcher.queues import Queue
+from tfrunner.dispatcher.recovery import Recovery
+from tfrunner.dispatcher.requests import Requests
+from tfrunner.dispatcher.workers import Worker
+
+GATEWAYS = (b"a", b"b", b"c")
+
+
+class DispatcherMachine(RuleBasedStateMachine):
+    """Random lives of a dispatcher; the World checks each send as it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(bound=4, workers=2)
+
+    @rule(
+        gateway=st.sampled_from(GATEWAYS),
+        rows=st.integers(0, 11),
+        layout=st.sampled_from([b"L", b"M"]),
+        method=st.sampled_from(["__call__", "__call__", "__call__", "single", "once"]),
+        kind=st.sampled_from(["good", "good", "good", "good", "fails", "kills"]),
+        timeout=st.sampled_from([0.5, 5.0, 1e6]),
+    )
+    def submit(self, gateway, rows, layout, method, kind, timeout):
+        """A caller asks."""
+        if gateway in self.world.gone_gateways:
+            return
+        self.world.submit(
+            rows,
+            gateway=gateway,
+            layout=layout,
+            method=method,
+            timeout=timeout,
+            fails=kind == "fails",
+            kills=kind == "kills",
+        )
+
+    def _worker(self, data, *, busy: bool) -> FakeWorker | None:
+        choice = [w for w in self.world.workers.values() if w.alive and (w.held or not busy)]
+        return data.draw(st.sampled_from(choice)) if choice else None
+
+    @rule(data=st.data())
+    def finish(self, data):
+        """A worker ends its running batch."""
+        if (worker := self._worker(data, busy=True)) is not None:
+            self.world.finish(worker)
+
+    @rule(data=st.data())
+    def repeat_a_reply(self, data):
+        """An old answer comes again."""
+        if (worker := self._worker(data, busy=False)) is not None and worker.old_replies:
+            reply = data.draw(st.sampled_from(worker.old_replies))
+            self.world.tell(worker.identity, reply)
+
+    @rule(data=st.data())
+    def kill(self, data):
+        """A worker dies and is reaped."""
+        if (worker := self._worker(data, busy=False)) is not None:
+            self.world.kill(worker)
+
+    @rule(data=st.data())
+    def lose_connection(self, data):
+        """A send to a worker fails; the supervisor kills it when it gets round to it."""
+        if (worker := self._worker(data, busy=False)) is not None:
+            self.world.lose_connection(worker)
+
+    @precondition(lambda self: self.world.fences)
+    @rule()
+    def obey_a_fence(self):
+        """The supervisor reaps a fenced worker."""
+        fence = self.world.fences.pop()
+        for worker in self.world.workers.values():
+            if worker.name == fence.worker and worker.alive:
+                self.world.kill(worker, "fenced")
+
+    @rule()
+    def start_worker(self):
+        """One more worker comes up."""
+        if sum(worker.alive for worker in self.world.workers.values()) < 4:
+            self.world.start_worker()
+
+    @rule(data=st.data())
+    def cancel(self, data):
+        """A caller leaves."""
+        if open_requests := self.world.open_requests():
+            self.world.cancel(data.draw(st.sampled_from(open_requests)))
+
+    @rule(data=st.data())
+    def submit_again(self, data):
+        """A gateway repeats a request that is still open."""
+        if open_requests := self.world.open_requests():
+            asked = data.draw(st.sampled_from(open_requests))
+            self.world.tell(asked.gateway, p.Submit((asked.request,)))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
+    def let_time_pass(self, seconds):
+        """Deadlines pass in queues and in flight."""
+        self.world.now += seconds
+        self.world.step()
+
+    @rule(gateway=st.sampled_from(GATEWAYS))
+    def lose_gateway(self, gateway):
+        """An api process dies, seldom the last one."""
+        if not self.world.gone_gateways:
+            self.world.lose_gateway(gateway)
+
+    @rule()
+    def restart_dispatcher(self):
+        """A new epoch begins."""
+        self.world.fences.clear()
+        for worker in self.world.workers.values():
+            worker.old_replies.clear()
+        self.world.restart_dispatcher()
+
+    @invariant()
+    def status_is_plain_data(self):
+        """A snapshot can be sent at any moment, and its counts are not negative."""
+        for model in self.world.core.snapshot(self.world.now)["models"].values():
+            for key in ("queued_requests", "queued_rows", "queued_bytes"):
+                assert model[key] >= 0, f"{key} is {model[key]}"
+
+    def teardown(self):
+        """In the end everybody who still waits has been answered."""
+        world = self.world
+        while world.fences:
+            self.obey_a_fence()
+        world.start_worker()
+        world.step()
+        world.finish_all()
+        left = [asked for asked in world.open_requests() if asked.request.method != "once"]
+        assert not left, f"{len(left)} requests were lost: {left[:3]}"
+        for model in world.core.snapshot(world.now)["models"].values():
+            assert model["queued_requests"] == 0 and model["queued_bytes"] == 0
+
+
+SETTINGS = settings(
+    max_examples=200,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_every_accepted_request_gets_exactly_one_outcome_with_its_own_rows():
+    """The invariant of the dispatcher."""
+    run_state_machine_as_test(DispatcherMachine, settings=SETTINGS)
+
+
+# --- seeded faults: each must make the machine fail -----------------------------------------------
+
+
+def dropped_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that nobody waits for are run all the same."""
+    monkeypatch.setattr(Requests, "cancel", lambda self, gateway, ids: None)
+
+
+def swapped_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of two gateways change places."""
+    original = Outbox.take
+
+    def take(self: Outbox) -> list:
+        if len(self._blocks) == 2:
+            (one, first), (two, second) = self._blocks.items()
+            self._blocks = {one: second, two: first}
+        return original(self)
+
+    monkeypatch.setattr(Outbox, "take", take)
+
+
+def double_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block is sent twice."""
+    original = Outbox.answer
+
+    def answer(self: Outbox, gateway: bytes, block: p.Block) -> None:
+        original(self, gateway, block)
+        original(self, gateway, block)
+
+    monkeypatch.setattr(Outbox, "answer", answer)
+
+
+def one_row_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is off by one."""
+    original = Queue.take
+    monkeypatch.setattr(Queue, "take", lambda self, rows, *rest: original(self, rows + 1, *rest))
+
+
+def batch_of_a_dead_worker_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss is not followed by a re-run."""
+    monkeypatch.setattr(
+        Recovery, "take_back", lambda self, model, worker, reason: worker.batches.clear()
+    )
+
+
+def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker presumed lost is not reaped before its batch runs elsewhere."""
+
+    def fence(self: Core, worker: Worker, reason: str) -> None:
+        self._bury(worker.name, reason)
+
+    monkeypatch.setattr(Core, "_fence", fence)
+
+
+def expired_requests_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are not looked at."""
+    original = Queue.take
+    monkeypatch.setattr(Queue, "take", lambda self, rows, now, drop: original(self, rows, -1, drop))
+
+
+def suspects_in_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests whose worker died are run together again."""
+
+    def take_back(self: Recovery, model, batch, pieces: list[Piece], reason: str) -> None:
+        from tfrunner.dispatcher.batches import Rerun
+
+        queue = model.queue_of(pieces[0].owner.request)
+        queue.reruns.appendleft(Rerun(pieces, batch.attempt + 1))
+
+    monkeypatch.setattr(Recovery, "_take_back_running", take_back)
+
+
+def run_twice_though_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`repeatable` is not looked at."""
+    from tfrunner.dispatcher.models import Model
+
+    monkeypatch.setattr(Model, "is_repeatable", lambda self, method: True)
+
+
+def keys_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of different layouts share a queue."""
+    from tfrunner.dispatcher.models import Model
+
+    original = Model.queue_of
+
+    def queue_of(self: Model, request: p.Request) -> Queue:
+        return original(self, p.msgspec.structs.replace(request, layout=b""))
+
+    monkeypatch.setattr(Model, "queue_of", queue_of)
+
+
+def third_credit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are given more than they may hold."""
+    monkeypatch.setattr(Worker, "has_free_credit", property(lambda self: self.is_ready))
+
+
+def staged_behind_a_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspect takes its neighbour down with it."""
+    monkeypatch.setattr(
+        Worker, "has_free_credit", property(lambda w: w.is_ready and len(w.batches) == 1)
+    )
+
+
+def old_attempts_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply is taken for an answer to whatever runs now."""
+    original = Core._finish
+
+    def finish(self: Core, sender: bytes, message, now: float) -> None:
+        worker = self._by_identity.get(sender)
+        if worker is not None and worker.batches:
+            batch = worker.batches[0]
+            message = p.msgspec.structs.replace(message, batch=batch.id, attempt=batch.attempt)
+        original(self, sender, message, now)
+
+    monkeypatch.setattr(Core, "_finish", finish)
+    monkeypatch.setattr(Batch, "is_answered_by", lambda self, blocks: True)
+
+
+def failed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure is told for every part of a request."""
+    original = Outbox.fail
+
+    def fail(self: Outbox, gateway: bytes, failure: p.Failure) -> None:
+        original(self, gateway, failure)
+        original(self, gateway, failure)
+
+    monkeypatch.setattr(Outbox, "fail", fail)
+
+
+def halves_lose_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bisection forgets a request."""
+    monkeypatch.setattr(
+        "tfrunner.dispatcher.recovery.halves", lambda pieces: (pieces[:1], pieces[2:])
+    )
+
+
+def worker_forgotten_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work waits although a worker has nothing to do."""
+    monkeypatch.setattr(Assignment, "assign", lambda self, model, now: None)
+
+
+FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    dropped_cancel,
+    swapped_rows,
+    double_reply,
+    one_row_too_many,
+    batch_of_a_dead_worker_forgotten,
+    no_fence,
+    expired_requests_assigned,
+    suspects_in_company,
+    run_twice_though_forbidden,
+    keys_merged,
+    third_credit,
+    staged_behind_a_suspect,
+    old_attempts_believed,
+    failed_twice,
+    halves_lose_one,
+    worker_forgotten_when_idle,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_invariant_finds_a_seeded_fault(fault, monkeypatch):
+    """A check that cannot fail proves nothing: each fault must be found."""
+    fault(monkeypatch)
+    found = settings(
+        SETTINGS, max_examples=400, derandomize=True, phases=[Phase.generate], database=None
+    )
+    with pytest.raises((AssertionError, RuntimeError, KeyError, IndexError)):
+        run_state_machine_as_test(DispatcherMachine, settings=found)

@@ -1,0 +1,149 @@
+"""Requests that were accepted, and the batches that they are run in."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from tfrunner.dispatcher.states import (
+    BATCH_MOVES,
+    REQUEST_MOVES,
+    BatchState,
+    RequestState,
+    move,
+)
+from tfrunner.protocol import BlockFor, Part, PartsOf, Request, RunBatch
+
+
+class Accepted:
+    """A request that the dispatcher owes one outcome.
+
+    Attributes:
+        weight: Its rows, at least one: a request of no rows takes a place too.
+        size: Bytes of its bodies.
+        taken: Rows that have been put into batches.
+        remaining: Rows that have not been answered.
+        deaths: Workers that died while they ran it.
+    """
+
+    __slots__ = (
+        *("gateway", "request", "arrived", "deadline", "weight", "size"),
+        *("taken", "remaining", "deaths", "state"),
+    )
+
+    def __init__(self, gateway: bytes, request: Request, arrived: float) -> None:
+        self.gateway = gateway
+        self.request = request
+        self.arrived = arrived
+        self.deadline = arrived + request.timeout
+        self.weight = max(1, request.rows)
+        self.size = sum(map(len, request.bodies))
+        self.taken = 0
+        self.remaining = self.weight
+        self.deaths = 0
+        self.state = RequestState.OPEN
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its outcome is still owed."""
+        return self.state is RequestState.OPEN
+
+    def move(self, event: str) -> None:
+        """Change the state; only an open request can."""
+        self.state = move(REQUEST_MOVES, self.state, event)
+
+    def __repr__(self) -> str:
+        return f"<Accepted {self.request.id} [{self.state.value} | {self.request.rows} rows]>"
+
+
+class Piece(NamedTuple):
+    """Rows `start` to `stop` of a request, in units of its weight."""
+
+    owner: Accepted
+    start: int
+    stop: int
+
+
+class Bisection:
+    """How many more runs a failed batch may cost to find its culprits.
+
+    One culprit among n needs 2 log2 n runs; twice that finds a few of them. When the runs are
+    spent, the suspects that are left fail together.
+    """
+
+    __slots__ = ("runs_left",)
+
+    def __init__(self, requests: int) -> None:
+        self.runs_left = 4 * math.ceil(math.log2(max(2, requests))) + 4
+
+
+class Rerun(NamedTuple):
+    """Pieces that must be run again exactly like this, before anything that is new.
+
+    `alone`: nothing else may be on the worker, because it may kill it.
+    """
+
+    pieces: list[Piece]
+    attempt: int
+    alone: bool = False
+    bisection: Bisection | None = None
+
+
+class Batch:
+    """Pieces of one batch key on their way through a worker."""
+
+    __slots__ = ("alone", "attempt", "bisection", "groups", "id", "pieces", "rows", "sent", "state")
+
+    def __init__(self, number: int, rerun: Rerun, *, sent: float) -> None:
+        self.id = number
+        self.attempt = rerun.attempt
+        self.pieces = rerun.pieces
+        self.alone = rerun.alone
+        self.bisection = rerun.bisection
+        self.sent = sent
+        self.state = BatchState.STAGED
+        self.groups = group(rerun.pieces)
+        self.rows = sum(part.stop - part.start for each in self.groups for part in each.parts)
+
+    def move(self, event: str) -> None:
+        """Change the state."""
+        self.state = move(BATCH_MOVES, self.state, event)
+
+    def message(self) -> RunBatch:
+        """Return what the worker is sent."""
+        request = self.pieces[0].owner.request
+        return RunBatch(
+            self.id, self.attempt, request.method, request.layout, self.rows, self.groups
+        )
+
+    def is_answered_by(self, blocks: tuple[BlockFor, ...]) -> bool:
+        """Whether these blocks hold exactly the rows that were sent, each for its gateway."""
+        if len(blocks) != len(self.groups):
+            return False
+        for sent, back in zip(self.groups, blocks, strict=True):
+            spans = back.block.spans
+            if sent.gateway != back.gateway or len(sent.parts) != len(spans):
+                return False
+            for part, span in zip(sent.parts, spans, strict=True):
+                if (part.request, part.start, part.stop) != (span.request, span.start, span.stop):
+                    return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.id}.{self.attempt} [{self.state.value} | {self.rows} rows]>"
+
+
+def group(pieces: list[Piece]) -> tuple[PartsOf, ...]:
+    """Return the pieces as parts, together for each gateway."""
+    by_gateway: dict[bytes, list[Part]] = {}
+    for owner, start, stop in pieces:
+        request = owner.request
+        part = Part(request.id, start, min(stop, request.rows), request.rows, request.bodies)
+        by_gateway.setdefault(owner.gateway, []).append(part)
+    return tuple(PartsOf(gateway, tuple(parts)) for gateway, parts in by_gateway.items())
+
+
+def halves(pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """Split pieces into two halves, by requests."""
+    middle = len(pieces) // 2
+    return pieces[:middle], pieces[middle:]

@@ -1,0 +1,77 @@
+"""What the dispatcher counts for each model, as plain numbers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import Any
+
+BOUNDS = (
+    *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper bounds of the histograms' buckets, in seconds."""
+
+
+class Histogram:
+    """Counts of durations in seconds, by BOUNDS."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"bounds": list(BOUNDS), "counts": list(self.counts), "sum": self.sum}
+
+
+class Ledger:
+    """Counters of one model."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()  # "ok", an error code, "expired", "cancelled"
+        self.refused: Counter[str] = Counter()  # by reason
+        self.batch_rows: Counter[int] = Counter()
+        self.reasons: Counter[str] = Counter()  # why batches were sent
+        self.rows = 0
+        self.batches = 0
+        self.requeued = 0
+        self.bisected = 0
+        self.poisoned = 0
+        self.late = 0
+        self.queue_seconds = Histogram()
+        self.run_seconds = Histogram()
+        self.seconds_per_row = 0.0
+
+    def count_run(self, rows: int, seconds: float) -> None:
+        """Count a batch that was run."""
+        self.batches += 1
+        self.rows += rows
+        self.batch_rows[rows] += 1
+        self.run_seconds.add(seconds)
+        sample = seconds / max(1, rows)
+        self.seconds_per_row += 0.1 * (sample - self.seconds_per_row)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "requests": dict(self.outcomes),
+            "refused": dict(self.refused),
+            "batch_rows": {str(rows): count for rows, count in sorted(self.batch_rows.items())},
+            "reasons": dict(self.reasons),
+            "rows": self.rows,
+            "batches": self.batches,
+            "requeued": self.requeued,
+            "bisected": self.bisected,
+            "poisoned": self.poisoned,
+            "late": self.late,
+            "queue_seconds": self.queue_seconds.as_data(),
+            "run_seconds": self.run_seconds.as_data(),
+        }

@@ -1,0 +1,116 @@
+"""What follows from a batch that is done, has failed, or was held by a worker that is gone.
+
+1. Done: every block goes to its gateway, unopened.
+2. Failed: bisected, so that only the culprit fails; a method that must not run twice fails whole.
+3. Lost while running: each request runs again, alone; a second death, alone, is its own doing.
+4. Lost while staged: returned to the front, unmarked.
+"""
+
+from __future__ import annotations
+
+from tfrunner.dispatcher.batches import Accepted, Batch, Bisection, Piece, Rerun, halves
+from tfrunner.dispatcher.models import Model
+from tfrunner.dispatcher.outbox import Outbox
+from tfrunner.dispatcher.requests import Requests
+from tfrunner.dispatcher.states import BatchState
+from tfrunner.dispatcher.workers import Worker
+from tfrunner.protocol import BatchDone, BatchFailed
+
+
+class Recovery:
+    """Settles batches."""
+
+    def __init__(self, requests: Requests, out: Outbox) -> None:
+        self._requests = requests
+        self._out = out
+
+    def settle(self, model: Model, batch: Batch, done: BatchDone) -> None:
+        """Forward the answers of a batch."""
+        if not batch.is_answered_by(done.blocks):
+            text = "the worker answered other rows than it was given"
+            self.isolate(model, batch, BatchFailed(batch.id, batch.attempt, "internal", text))
+            return
+        batch.move("done")
+        model.ledger.count_run(batch.rows, done.seconds)
+        for addressed in done.blocks:
+            self._out.answer(addressed.gateway, addressed.block)
+        for owner, start, stop in batch.pieces:
+            self._requests.answer(owner, stop - start)
+
+    def isolate(self, model: Model, batch: Batch, failed: BatchFailed) -> None:
+        """Find the culprit of a failed batch by running its halves again, within a bound."""
+        batch.move("fail")
+        pieces = [piece for piece in batch.pieces if piece.owner.is_open]
+        method = pieces[0].owner.request.method if pieces else ""
+        if len(pieces) <= 1 or not model.is_repeatable(method):
+            return self._fail_all(pieces, failed)
+        bisection = batch.bisection
+        if bisection is None:
+            bisection = Bisection(len(pieces))
+            model.ledger.bisected += 1
+            self._out.note(
+                f"batch {batch.id} of {model.tag} failed ({failed.message}); "
+                f"its {len(pieces)} requests are run again in halves"
+            )
+        if bisection.runs_left < 2:
+            return self._fail_all(pieces, failed)
+        bisection.runs_left -= 2
+        queue = model.queue_of(pieces[0].owner.request)
+        for half in reversed(halves(pieces)):
+            queue.reruns.appendleft(Rerun(half, 1, bisection=bisection))
+        return None
+
+    def take_back(self, model: Model, worker: Worker, reason: str) -> None:
+        """Decide on everything that a worker held when it died."""
+        for batch in reversed(worker.batches):
+            was_running = batch.state is BatchState.RUNNING
+            batch.move("return")
+            pieces = [piece for piece in batch.pieces if piece.owner.is_open]
+            if not pieces:
+                continue
+            if was_running:
+                self._take_back_running(model, batch, pieces, f"{worker.name}: {reason}")
+            else:
+                rerun = Rerun(pieces, batch.attempt + 1, batch.alone, batch.bisection)
+                model.queue_of(pieces[0].owner.request).reruns.appendleft(rerun)
+        worker.batches.clear()
+
+    def _take_back_running(
+        self, model: Model, batch: Batch, pieces: list[Piece], reason: str
+    ) -> None:
+        request = pieces[0].owner.request
+        queue = model.queue_of(request)
+        if not model.is_repeatable(request.method):
+            for piece in pieces:
+                text = (
+                    f"the worker died while it ran this request ({reason}), and method "
+                    f"{request.method!r} must not be run twice."
+                )
+                self._requests.fail(piece.owner, "worker_lost", text, retry_after=1.0)
+            return
+        for piece in reversed(pieces):
+            piece.owner.deaths += 1
+            if batch.alone:
+                model.ledger.poisoned += 1
+                text = (
+                    f"this request ended {piece.owner.deaths} workers, the last one while it ran "
+                    f"alone ({reason}); it is not run again."
+                )
+                self._requests.fail(piece.owner, "poison_request", text)
+            else:
+                model.ledger.requeued += 1
+                self._isolate_rest(model, piece.owner)
+                queue.reruns.appendleft(Rerun([piece], batch.attempt + 1, alone=True))
+
+    def _isolate_rest(self, model: Model, owner: Accepted) -> None:
+        """Rows of a suspect that still wait are run alone as well."""
+        queue = model.queue_of(owner.request)
+        start, stop = owner.taken, owner.weight
+        model.forget(owner)
+        for first in range(start, stop, queue.bound):
+            piece = Piece(owner, first, min(stop, first + queue.bound))
+            queue.reruns.append(Rerun([piece], 1, alone=True))
+
+    def _fail_all(self, pieces: list[Piece], failed: BatchFailed) -> None:
+        for piece in pieces:
+            self._requests.fail(piece.owner, failed.code, failed.message)

@@ -1,0 +1,129 @@
+"""The requests whose outcome is owed, by gateway, and every way in which one is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.models import Model
+from tfrunner.dispatcher.outbox import Outbox
+from tfrunner.protocol import Failure
+
+
+class Gateway:
+    """One gateway: what it waits for, and when it was last heard."""
+
+    __slots__ = ("heard", "requests")
+
+    def __init__(self) -> None:
+        self.heard = 0.0
+        self.requests: dict[int, Accepted] = {}
+
+
+class Requests:
+    """All open requests; each is closed exactly once.
+
+    Attributes:
+        open: How many there are.
+    """
+
+    def __init__(self, models: dict[str, Model], out: Outbox) -> None:
+        self._models = models
+        self._out = out
+        self._gateways: dict[bytes, Gateway] = {}
+        self.open = 0
+
+    def heard(self, gateway: bytes, now: float) -> None:
+        """Remember that a gateway is there."""
+        known = self._gateways.get(gateway)
+        if known is None:
+            known = self._gateways[gateway] = Gateway()
+        known.heard = now
+
+    def silent_gateways(self, since: float) -> list[bytes]:
+        """Return the gateways that wait for answers and were not heard since a moment."""
+        return [g for g, known in self._gateways.items() if known.requests and known.heard <= since]
+
+    def forget_gateways(self, since: float) -> None:
+        """Forget the gateways that wait for nothing and were not heard since a moment."""
+        kept = {g: k for g, k in self._gateways.items() if k.requests or k.heard > since}
+        self._gateways = kept
+
+    def knows(self, accepted: Accepted) -> bool:
+        """Whether this request is open already."""
+        return accepted.request.id in self._gateways[accepted.gateway].requests
+
+    # --- ways in ------------------------------------------------------------------------------
+
+    def accept(self, accepted: Accepted) -> None:
+        """Queue a request: from now on one outcome is owed."""
+        self._gateways[accepted.gateway].requests[accepted.request.id] = accepted
+        self._models[accepted.request.model].enqueue(accepted)
+        self.open += 1
+
+    def refuse(
+        self, accepted: Accepted, code: str, text: str, *, retry_after: float | None = None
+    ) -> None:
+        """Answer a request that is not taken in."""
+        failure = Failure(accepted.request.id, code, text, retry_after)
+        self._out.fail(accepted.gateway, failure)
+        model = self._models.get(accepted.request.model)
+        if model is not None:
+            model.ledger.refused[code] += 1
+            model.ledger.outcomes[code] += 1
+
+    # --- ways out -----------------------------------------------------------------------------
+
+    def answer(self, accepted: Accepted, rows: int) -> None:
+        """Count rows as answered; the last ones close the request."""
+        accepted.remaining -= rows
+        if accepted.remaining == 0 and accepted.is_open:
+            self._close(accepted, "answer", "ok")
+
+    def fail(
+        self, accepted: Accepted, code: str, text: str, *, retry_after: float | None = None
+    ) -> None:
+        """Close a request with an error; nothing if it is closed already."""
+        if accepted.is_open:
+            self._close(accepted, "fail", code)
+            failure = Failure(accepted.request.id, code, text, retry_after)
+            self._out.fail(accepted.gateway, failure)
+
+    def expire(self, accepted: Accepted) -> None:
+        """Drop a request whose deadline passed: its gateway's own timer answers it."""
+        if accepted.is_open:
+            self._close(accepted, "drop", "expired")
+
+    def cancel(self, gateway: bytes, ids: Iterable[int]) -> None:
+        """Drop requests that nobody waits for."""
+        known = self._gateways.get(gateway)
+        for number in ids:
+            if known is not None and (accepted := known.requests.get(number)) is not None:
+                self._close(accepted, "drop", "cancelled")
+
+    def drop_gateway(self, gateway: bytes) -> None:
+        """Drop everything that came through a gateway that is gone."""
+        known = self._gateways.get(gateway)
+        if known is None:
+            return
+        for accepted in list(known.requests.values()):
+            self._close(accepted, "drop", "caller_lost")
+        del self._gateways[gateway]
+        self._out.note(f"gateway {gateway.decode(errors='replace')} is gone")
+
+    def fail_waiting(
+        self, model: Model, code: str, text: str, *, retry_after: float | None = None
+    ) -> None:
+        """Fail every open request of a model of which nothing runs."""
+        for known in self._gateways.values():
+            for accepted in list(known.requests.values()):
+                if accepted.request.model == model.tag:
+                    self.fail(accepted, code, text, retry_after=retry_after)
+
+    def _close(self, accepted: Accepted, event: str, outcome: str) -> None:
+        accepted.move(event)
+        self.open -= 1
+        model = self._models[accepted.request.model]
+        model.forget(accepted)
+        model.ledger.outcomes[outcome] += 1
+        del self._gateways[accepted.gateway].requests[accepted.request.id]
