@@ -304,10 +304,10 @@ def failed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Outbox, "fail", fail)
 
 
-def halves_lose_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bisection forgets a request."""
+def halves_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bisection runs one half twice and forgets the other."""
     monkeypatch.setattr(
-        "tfrunner.dispatcher.recovery.halves", lambda pieces: (pieces[:1], pieces[2:] or pieces[1:])
+        "tfrunner.dispatcher.recovery.halves", lambda pieces: (pieces[:1], pieces[:1])
     )
 
 
@@ -331,7 +331,7 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     staged_behind_a_suspect,
     old_attempts_believed,
     failed_twice,
-    halves_lose_one,
+    halves_overlap,
     worker_forgotten_when_idle,
 ]
 

@@ -1,1 +1,56 @@
-"""tfrunner: answers TensorFlow models fast from Python."""
+"""tfrunner: answers TensorFlow models fast from Python.
+
+Names load on first use (PEP 562), so that a process imports only what it needs: the
+dispatcher never NumPy, the api never TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfrunner import errors, io, models, tensorflow, testing
+    from tfrunner.client import AsyncClient, Client
+    from tfrunner.runner import Runner
+    from tfrunner.service import Service
+    from tfrunner.store import Model
+    from tfrunner.tags import Tag
+
+_MODULES = ("errors", "io", "models", "tensorflow", "testing")
+_NAMES = {
+    "AsyncClient": "tfrunner.client",
+    "Client": "tfrunner.client",
+    "Model": "tfrunner.store",
+    "Runner": "tfrunner.runner",
+    "Service": "tfrunner.service",
+    "Tag": "tfrunner.tags",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Model",
+    "Runner",
+    "Service",
+    "Tag",
+    "errors",
+    "io",
+    "models",
+    "tensorflow",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name in _MODULES:
+        return importlib.import_module(f"tfrunner.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'tfrunner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

@@ -62,6 +62,7 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
         frontend: Addresses that gateways connect to.
         backend: Address that workers and the supervisor connect to.
         hold: Start no batch before this many requests are queued (tests); 0: do not hold.
+        parent: Pid of the supervisor, with which the process ends; 0: there is none.
     """
 
     frontend: tuple[str, ...]
@@ -69,6 +70,7 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
     models: tuple[ServedModel, ...]
     grace: float = DEFAULTS.grace
     hold: int = 0
+    parent: int = 0
     log_level: str = DEFAULTS.log_level
 
 
@@ -109,6 +111,37 @@ class ApiConfig(msgspec.Struct, frozen=True):
     body_limit: int = DEFAULTS.body_limit
     grace: float = DEFAULTS.grace
     parent: int = 0
+    log_level: str = DEFAULTS.log_level
+
+
+class ServerConfig(msgspec.Struct, frozen=True):
+    """What a server is started with.
+
+    Args:
+        models: Each once.
+        services: Targets `module:attribute` of user-defined Services.
+        port: 0: any free one.
+        direct: Further addresses at which Python clients reach the dispatcher: `tcp://...`.
+        workers: Workers of each model; 0: `workers_per_gpu` per GPU, or one without a GPU.
+        kind: What the workers host: "tensorflow" or "echo".
+        strict: Whether a model that cannot be served ends the server.
+        hold: Start no batch before this many requests are queued (tests).
+    """
+
+    models: tuple[ServedModel, ...]
+    services: tuple[str, ...] = ()
+    host: str = DEFAULTS.host
+    port: int = DEFAULTS.port
+    direct: tuple[str, ...] = ()
+    workers: int = DEFAULTS.workers
+    workers_per_gpu: int = DEFAULTS.workers_per_gpu
+    api_workers: int = DEFAULTS.api_workers
+    timeout: float = DEFAULTS.timeout
+    body_limit: int = DEFAULTS.body_limit
+    grace: float = DEFAULTS.grace
+    kind: str = "tensorflow"
+    strict: bool = False
+    hold: int = 0
     log_level: str = DEFAULTS.log_level
 
 
@@ -169,6 +202,12 @@ def visible_gpus() -> str | None:
 def child_environment(**changes: str) -> dict[str, str]:
     """Return this process's environment with changes, for a child process."""
     return {**os.environ, **changes}
+
+
+def set_default_environment(**values: str) -> None:
+    """Set variables that are not set, for a library that reads them when it is imported."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
 
 
 def check_positive(name: str, value: Any, *, least: float = 1) -> None:

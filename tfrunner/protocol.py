@@ -9,8 +9,8 @@ of its own, never copied. No body is opened here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import msgspec
 
@@ -21,6 +21,15 @@ INLINE_BYTES = 8192
 Buffer = Union[bytes, memoryview]
 Body = Union[bytes, int]
 """On the wire: the bytes, or the number of the frame that holds them."""
+
+if TYPE_CHECKING:
+    Bodies = tuple[Any, ...]  # of Buffer, as everyone but the wire sees them
+else:
+    Bodies = tuple[Body, ...]  # what the decoder checks
+
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+"""Neither negative nor NaN nor infinite: a deadline is made of it."""
 
 
 class Message(
@@ -35,20 +44,20 @@ class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     `bodies` are those of the whole request; the worker slices its range.
     """
 
-    request: int
-    start: int
-    stop: int
-    rows: int
-    bodies: tuple[Any, ...]
+    request: Number
+    start: Number
+    stop: Number
+    rows: Number
+    bodies: Bodies
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Rows `start` to `stop` of one request, of `rows` in all, as its gateway gets them back."""
 
-    request: int
-    start: int
-    stop: int
-    rows: int
+    request: Number
+    start: Number
+    stop: Number
+    rows: Number
 
 
 # --- gateway -> dispatcher (frontend) -----------------------------------------------------
@@ -75,14 +84,14 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         bodies: The bytes of its tensors, in the order of the layout.
     """
 
-    id: int
+    id: Number
     model: str
     method: str
     layout: bytes
-    rows: int
-    timeout: float
+    rows: Number
+    timeout: Seconds
     client: str
-    bodies: tuple[Any, ...]
+    bodies: Bodies
 
 
 class Submit(Message, frozen=True):
@@ -127,7 +136,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     spans: tuple[Span, ...]
     layout: bytes
-    bodies: tuple[Any, ...]
+    bodies: Bodies
 
 
 class Results(Message, frozen=True):
@@ -200,7 +209,7 @@ class BatchDone(Message, frozen=True):
 
     batch: int
     attempt: int
-    seconds: float
+    seconds: Seconds
     blocks: tuple[BlockFor, ...]
 
 
@@ -345,47 +354,53 @@ class Decoder:
         """
         try:
             message = self._decoder.decode(frames[0])
-            if len(frames) > 1 or isinstance(message, (Submit, RunBatch, Results, BatchDone)):
-                message = _internalize(message, frames)
-        except (msgspec.DecodeError, IndexError, TypeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError) as exc:
             raise ProtocolError(f"a message was refused: {exc}") from exc
+        if isinstance(message, (Submit, RunBatch, Results, BatchDone)):
+            return _internalize(message, frames)
+        if len(frames) > 1:
+            raise ProtocolError(f"{type(message).__name__} carries no bodies, yet came with frames")
         return message
 
 
 def _internalize(message: Any, frames: Sequence[Buffer]) -> Any:
-    """Put frames back into the bodies of a message; check every body's type."""
+    """Put frames back into the bodies of a message."""
     match message:
         case Submit(requests=requests):
-            return Submit(_take_all(requests, frames))
-        case RunBatch(groups=groups):
-            inside = tuple(PartsOf(g.gateway, _take_all(g.parts, frames)) for g in groups)
-            return msgspec.structs.replace(message, groups=inside)
+            inner = _take_all(requests, frames)
+            return message if inner is requests else Submit(inner)
         case Results(blocks=blocks):
-            return Results(_take_all(blocks, frames))
+            inside = _take_all(blocks, frames)
+            return message if inside is blocks else Results(inside)
+        case RunBatch(groups=groups):
+            taken = tuple(PartsOf(g.gateway, _take_all(g.parts, frames)) for g in groups)
+            return msgspec.structs.replace(message, groups=taken)
         case BatchDone(blocks=addressed):
-            inner = _take_all([b.block for b in addressed], frames)
-            return msgspec.structs.replace(message, blocks=_readdress(addressed, inner))
-    raise ProtocolError(f"{type(message).__name__} carries no bodies, yet came with frames")
+            kept = _take_all(tuple(b.block for b in addressed), frames)
+            return msgspec.structs.replace(message, blocks=_readdress(addressed, kept))
 
 
 def _readdress(addressed: Sequence[BlockFor], blocks: Sequence[Block]) -> tuple[BlockFor, ...]:
     return tuple(BlockFor(a.gateway, b) for a, b in zip(addressed, blocks, strict=True))
 
 
-def _take_all(items: Iterable[T], frames: Sequence[Buffer]) -> tuple[T, ...]:
-    return tuple(_take(item, frames) for item in items)
+def _take_all(items: tuple[T, ...], frames: Sequence[Buffer]) -> tuple[T, ...]:
+    """Return the same items if no body is a frame (the usual case), else new ones."""
+    for item in items:
+        for body in item.bodies:  # type: ignore[attr-defined]
+            if type(body) is int:
+                return tuple(_take(each, frames) for each in items)
+    return items
 
 
 def _take(item: T, frames: Sequence[Buffer]) -> T:
     bodies: tuple[Any, ...] = item.bodies  # type: ignore[attr-defined]
-    if all(type(body) is bytes for body in bodies):
-        return item
     taken: list[Buffer] = []
     for body in bodies:
-        if isinstance(body, bytes):
+        if type(body) is not int:
             taken.append(body)
-        elif isinstance(body, int) and 0 < body < len(frames):
+        elif 0 < body < len(frames):
             taken.append(frames[body])
         else:
-            raise ProtocolError(f"a body is neither bytes nor one of {len(frames)} frames")
+            raise ProtocolError(f"a message names frame {body}; it has 1 to {len(frames) - 1}")
     return msgspec.structs.replace(item, bodies=tuple(taken))  # type: ignore[type-var]

@@ -12,6 +12,8 @@ import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -45,9 +47,10 @@ class RunDirectory:
                 f"{root} must belong to you alone (mode 0700): "
                 f"run `chmod 700 {root}`, or set TFRUNNER_RUN_DIR to another folder."
             )
-        remove_stale(root)
-        self.path.mkdir(mode=0o700)
-        self._lock = _try_lock(self.path)
+        with _alone(root):
+            remove_stale(root)
+            self.path.mkdir(mode=0o700, exist_ok=True)  # the lock says whose it is
+            self._lock = _try_lock(self.path)
         if self._lock is None:
             raise ConfigError(f"the run directory {self.path} is locked by another server")
         return self
@@ -63,6 +66,20 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let one server at a time clean up and make its folder.
+
+    Otherwise a folder whose lock exists but is not held yet would look stale to another.
+    """
+    descriptor = os.open(root / "starting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _try_lock(path: Path) -> int | None:

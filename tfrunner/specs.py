@@ -11,6 +11,8 @@ from typing import Any, Union
 
 import msgspec
 
+from tfrunner.errors import ProtocolError
+
 
 class TensorSpec(msgspec.Struct, frozen=True, tag="tensor"):
     """One tensor.
@@ -30,6 +32,9 @@ class DictSpec(msgspec.Struct, frozen=True, tag="dict"):
     """A mapping with exactly these keys."""
 
     items: dict[str, Node]
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.items.items()))
 
 
 class ListSpec(msgspec.Struct, frozen=True, tag="list"):
@@ -133,3 +138,20 @@ def shape_text(shape: Sequence[int | None] | None) -> str:
     if shape is None:
         return "any rank"
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+def encode_spec(spec: ModelSpec) -> bytes:
+    """Return a model's spec as gateways get it from the dispatcher."""
+    return msgspec.msgpack.encode(spec)
+
+
+def decode_spec(data: bytes) -> ModelSpec:
+    """Return the spec that `encode_spec` made bytes of.
+
+    Raises:
+        ProtocolError: They hold none.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=ModelSpec)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ProtocolError(f"a model's spec was refused: {exc}") from exc

@@ -9,14 +9,19 @@
    again until nothing is left (`receive` does; who stops at its limit must call again).
 5. LINGER is what is left of the grace period, given to `close`.
 6. Waits are whole milliseconds.
+7. A bind to a path where another process listens is refused: ZeroMQ would take the path from
+   it silently. (The lock of the run directory closes the gap between looking and binding.)
 """
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
+import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -27,7 +32,7 @@ IPC_PATH_LIMIT = 107
 COPY_BELOW = 65536
 """Smaller frames are copied when sent: cheaper than keeping track of the buffer."""
 
-LOOPBACK = ("127.", "localhost", "[::1]")
+_LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost):(\d{1,5}|\*)")
 
 
 class Received(NamedTuple):
@@ -56,9 +61,22 @@ def check_address(address: str) -> str:
                 f"{IPC_PATH_LIMIT} work. Set TFRUNNER_RUN_DIR to a shorter folder."
             )
         return address
-    if scheme == "tcp" and rest.startswith(LOOPBACK):
+    if scheme == "tcp" and _LOOPBACK.fullmatch(rest):
         return address
     raise ConfigError(f"address {address!r} is refused: use ipc://<path> or tcp://127.0.0.1:<port>")
+
+
+def _is_listening(path: str) -> bool:
+    """Return whether a process listens at a path; a file that a dead one left does not count."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except (TimeoutError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+        return True
 
 
 class _Socket:
@@ -74,12 +92,12 @@ class _Socket:
     def open(self) -> None:
         """Create the socket; nothing is sent or bound yet."""
         self._context = zmq.Context()
-        socket = self._context.socket(self.kind)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.LINGER, 0)
-        self._set_options(socket)
-        self._socket = socket
+        opened = self._context.socket(self.kind)
+        opened.setsockopt(zmq.SNDHWM, 0)
+        opened.setsockopt(zmq.RCVHWM, 0)
+        opened.setsockopt(zmq.LINGER, 0)
+        self._set_options(opened)
+        self._socket = opened
 
     def _set_options(self, socket: zmq.Socket[bytes]) -> None:
         raise NotImplementedError
@@ -155,8 +173,11 @@ class Router(_Socket):
         Raises:
             ConfigError: The address is refused, or in use.
         """
+        check_address(address)
+        if address.startswith("ipc://") and _is_listening(address.removeprefix("ipc://")):
+            raise ConfigError(f"cannot listen on {address}: another process does")
         try:
-            self.socket.bind(check_address(address))
+            self.socket.bind(address)
         except zmq.ZMQError as exc:
             raise ConfigError(f"cannot listen on {address}: {exc.strerror}") from exc
         return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -203,9 +224,16 @@ class Dealer(_Socket):
         self._send(frames)
 
 
-def wait(sockets: Sequence[_Socket], timeout: float | None) -> None:
-    """Sleep until one of the sockets has something to read, or `timeout` seconds passed."""
-    poller = zmq.Poller()
-    for each in sockets:
-        poller.register(each.socket, zmq.POLLIN)
-    poller.poll(None if timeout is None else max(0, -int(-timeout * 1000 // 1)))
+def wait(
+    sockets: Sequence[_Socket], timeout: float | None, *, descriptors: Sequence[int] = ()
+) -> None:
+    """Sleep until something can be read, or `timeout` seconds passed (None: for ever).
+
+    Args:
+        sockets: Sockets to watch.
+        timeout: Seconds, rounded up to whole milliseconds: a wait for 0.4 ms would spin.
+        descriptors: Files to watch as well.
+    """
+    watched: list[tuple[Any, int]] = [(each.socket, zmq.POLLIN) for each in sockets]
+    watched += [(descriptor, zmq.POLLIN) for descriptor in descriptors]
+    zmq.zmq_poll(watched, -1 if timeout is None else max(0, math.ceil(timeout * 1000)))
