@@ -16,6 +16,7 @@ from tfrunner.dispatcher.outbox import FRONTEND, PeerGone
 from tfrunner.dispatcher.policy import WorkConserving
 
 MODEL = "m:1"
+GATEWAYS = (b"a", b"b", b"c", b"g", b"quiet")
 METHODS = (
     p.MethodState("__call__", True, True),
     p.MethodState("single", False, True),
@@ -81,6 +82,8 @@ class World:
         self.epoch += 1
         core = Core(self.config, WorkConserving(), epoch=f"epoch-{self.epoch}", now=self.now)
         core.handle(b"supervisor", p.SupervisorHello("supervisor"), self.now)
+        for gateway in GATEWAYS:
+            core.handle(gateway, p.Hello(gateway.decode(), f"epoch-{self.epoch}"), self.now)
         return core
 
     def start_worker(self) -> FakeWorker:

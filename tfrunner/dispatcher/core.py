@@ -101,15 +101,19 @@ class Core:
     def _take_in(self, sender: bytes, message: Any, now: float) -> None:
         match message:
             case p.Submit(requests=requests):
-                self._requests.heard(sender, now)
-                for request in requests:
-                    self._admit(Accepted(sender, request, now))
+                # What comes before a Hello with our epoch was meant for an earlier dispatcher,
+                # and is sent again after it: only so is it seen once.
+                if self._requests.has_met(sender):
+                    self._requests.heard(sender, now)
+                    for request in requests:
+                        self._admit(Accepted(sender, request, now))
             case p.BatchDone() | p.BatchFailed():
                 self._finish(sender, message, now)
             case p.Cancel(ids=ids):
                 self._requests.cancel(sender, ids)
             case p.Hello(epoch=epoch):
-                self._requests.heard(sender, now)
+                if epoch == self.epoch:
+                    self._requests.heard(sender, now)
                 specs = self._specs if epoch != self.epoch else ()
                 self._out.to_frontend(sender, p.Welcome(self.epoch, specs))
             case p.WorkerHello():

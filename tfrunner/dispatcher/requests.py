@@ -33,6 +33,10 @@ class Requests:
         self._gateways: dict[bytes, Gateway] = {}
         self.open = 0
 
+    def has_met(self, gateway: bytes) -> bool:
+        """Whether this gateway has said Hello with our epoch."""
+        return gateway in self._gateways
+
     def heard(self, gateway: bytes, now: float) -> None:
         """Remember that a gateway is there."""
         known = self._gateways.get(gateway)
