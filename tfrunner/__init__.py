@@ -10,7 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfrunner import errors, io, models, tensorflow, testing
+    import tfrunner.errors as errors
+    import tfrunner.io as io
+    import tfrunner.models as models
+    import tfrunner.tensorflow as tensorflow
+    import tfrunner.testing as testing
     from tfrunner.client import AsyncClient, Client
     from tfrunner.runner import Runner
     from tfrunner.service import Service

@@ -1,0 +1,153 @@
+"""One value as a caller writes it (numbers, nested lists, arrays, tensors, frames) as an array.
+
+The slow way of `casting`: what is not yet exactly the array that the specification asks for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfrunner.errors import InvalidInput
+from tfrunner.specs import TensorSpec, shape_text
+from tfrunner.tensors import DTYPES, STRING, Array
+
+ACCEPTED = {"b": "b", "i": "bui", "u": "bui", "f": "buif", "c": "buifc"}
+"""Kinds of NumPy dtypes that may become a number of each kind, if the values fit."""
+
+
+def to_array(value: Any, spec: TensorSpec, at: str) -> Array:
+    """Return the value with the specification's dtype, in C order; its shape is not checked.
+
+    Args:
+        value: A number, text, nested lists of them, an array, a tensor, or a data frame.
+        spec: What is expected.
+        at: The input's name, for messages.
+
+    Raises:
+        InvalidInput: The value is ragged, of another kind, or does not fit the dtype.
+    """
+    if spec.dtype == STRING:
+        return _to_strings(_read(value, spec, at, objects=True), spec, at)
+    array = _read(value, spec, at)
+    dtype = DTYPES[spec.dtype]
+    if array.size == 0 and not isinstance(value, np.ndarray) and array.dtype.kind == "f":
+        array = array.astype(dtype)  # an empty list has no dtype of its own
+    if array.dtype.kind == "O" or (array.dtype.kind == "f" and dtype.kind in "iu"):
+        array = _read_exactly(value, array, dtype)
+    if array.dtype.kind not in ACCEPTED[dtype.kind]:
+        raise _refuse(array, spec, at)
+    if dtype.kind in "iu":
+        _check_range(array, dtype, spec, at)
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype, order="C", copy=False)
+    except FloatingPointError:
+        raise InvalidInput(
+            f"input {at!r} holds numbers that are too large for {spec.dtype}."
+        ) from None
+
+
+def _read(value: Any, spec: TensorSpec, at: str, *, objects: bool = False) -> Array:
+    """Return the value as an array of whatever dtype it has (of objects if `objects`)."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInput(f"input {at!r} is a masked array; fill it first: `.filled(...)`.")
+    source = type(value).__name__
+    try:
+        if not isinstance(value, (np.ndarray, list, tuple)):
+            value = _unwrap(value)
+        array: Array = np.asarray(value, dtype=object if objects else None)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
+        if isinstance(value, (list, tuple)):
+            raise _ragged(spec, at) from exc
+        raise InvalidInput(f"input {at!r} is a {source} that gives no array: {exc}") from exc
+    return array
+
+
+def _unwrap(value: Any) -> Any:
+    """Return the array inside a tensor or a data frame, without importing their libraries."""
+    for name in ("to_numpy", "numpy"):
+        method = getattr(value, name, None)
+        if callable(method):
+            return method()
+    return value
+
+
+def _read_exactly(value: Any, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return Python numbers that NumPy read as objects or floats with the wanted kind.
+
+    NumPy reads [2**63, 1] as float64 and [2**64] as objects. Where the value holds anything
+    but numbers of an accepted kind, the array is returned as it was read.
+    """
+    if isinstance(value, np.ndarray):
+        return array
+    exact: Array = np.asarray(value, dtype=object)
+    items = exact.reshape(-1).tolist()
+    number = (int, np.integer) if dtype.kind in "iu" else (int, float, np.number)
+    if dtype.kind == "b" or not all(isinstance(item, number) for item in items):
+        return array
+    try:
+        return exact.astype(dtype if dtype.kind in "iu" else np.float64)
+    except OverflowError:
+        return exact
+
+
+def _check_range(array: Array, dtype: np.dtype[Any], spec: TensorSpec, at: str) -> None:
+    """Refuse integers that the dtype cannot hold; a cast would wrap them."""
+    if array.size == 0 or np.can_cast(array.dtype, dtype, "safe"):
+        return
+    limits = np.iinfo(dtype)
+    least, most = int(array.min()), int(array.max())
+    if least < limits.min or most > limits.max:
+        wrong = least if least < limits.min else most
+        raise InvalidInput(
+            f"input {at!r} holds {wrong}; {spec.dtype} holds {limits.min} to {limits.max}."
+        )
+
+
+def _to_strings(array: Array, spec: TensorSpec, at: str) -> Array:
+    """Return an array of objects with text as UTF-8 bytes."""
+    items = array.reshape(-1).tolist()
+    for index, item in enumerate(items):
+        if isinstance(item, str):
+            try:
+                items[index] = item.encode()
+            except UnicodeEncodeError as exc:
+                raise InvalidInput(f"input {at!r} holds text that is no Unicode: {exc}") from exc
+        elif not isinstance(item, bytes):
+            if isinstance(item, (list, tuple, np.ndarray)):
+                raise _ragged(spec, at)
+            raise InvalidInput(
+                f"input {at!r} holds a {type(item).__name__}; expected text or bytes "
+                f"(string {shape_text(spec.shape)})."
+            )
+    strings: Array = np.empty(len(items), dtype=object)
+    strings[:] = items
+    return strings.reshape(array.shape)
+
+
+def _ragged(spec: TensorSpec, at: str) -> InvalidInput:
+    return InvalidInput(
+        f"input {at!r} is ragged: its lists have different lengths, or mix lists and values. "
+        f"Expected {spec.dtype} {shape_text(spec.shape)}."
+    )
+
+
+def _refuse(array: Array, spec: TensorSpec, at: str) -> InvalidInput:
+    kind = array.dtype.name
+    if array.dtype.kind in "SU":
+        kind = "text"
+    elif array.dtype.kind == "O":
+        items = array.reshape(-1).tolist()
+        odd = next((i for i in items if not isinstance(i, (int, float))), items[0] if items else 0)
+        if isinstance(odd, (list, tuple, np.ndarray)):
+            return _ragged(spec, at)
+        kind = f"a {type(odd).__name__}"
+        if isinstance(odd, (int, float)):
+            return InvalidInput(f"input {at!r} holds {odd}, too large for {spec.dtype}.")
+    hint = " A cast would drop fractions: cast it yourself." if array.dtype.kind == "f" else ""
+    return InvalidInput(
+        f"input {at!r} holds {kind} (shape {shape_text(array.shape)}); expected {spec.dtype} "
+        f"{shape_text(spec.shape)}.{hint}"
+    )
