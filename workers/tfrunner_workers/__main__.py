@@ -1,0 +1,110 @@
+"""A worker process: `python -m tfrunner_workers '<WorkerConfig as JSON>'`.
+
+Order matters: end with the parent, say hello (so that the dispatcher knows of a worker that
+loads), import TensorFlow with its threads and device set, load, warm, say ready, serve.
+Exit codes: 0 stopped; 2 the configuration is unreadable; 3 the model cannot be served, do
+not restart. SIGTERM ends a worker that still loads at once, a ready one after what it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tfrunner.config import WorkerConfig, from_argument
+from tfrunner.errors import ConfigError, CorruptModel, TFRunnerError
+from tfrunner.processes import (
+    CONFIG_ERROR,
+    LOAD_ERROR,
+    StopSignals,
+    configure_logging,
+    die_with_parent,
+)
+from tfrunner.protocol import MethodState
+from tfrunner_workers import echo
+from tfrunner_workers.connection import Connection
+from tfrunner_workers.devices import import_tensorflow
+from tfrunner_workers.hosted import Hosted, describe
+from tfrunner_workers.loop import Loop, entries
+from tfrunner_workers.warmup import declared, warm
+
+FAREWELL_SECONDS = 5.0
+"""How long a worker waits for its last words to leave."""
+
+logger = logging.getLogger("tfrunner.worker")
+
+
+def main() -> int:
+    """Serve one model until stopped; return the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
+    try:
+        config = from_argument(WorkerConfig, sys.argv[1] if len(sys.argv) == 2 else "")
+    except ConfigError as exc:
+        print(exc.message, file=sys.stderr)
+        return CONFIG_ERROR
+    die_with_parent(config.parent)
+    configure_logging(config.log_level, config.name)
+    connection = Connection(config)
+    connection.open()
+    try:
+        hosted, states = load(config)
+    except Exception as exc:
+        reason = exc.message if isinstance(exc, TFRunnerError) else describe(exc)
+        logger.error("%s cannot be served: %s", config.model.tag, reason, exc_info=True)
+        connection.report_load_error(reason)
+        connection.close(FAREWELL_SECONDS)
+        return LOAD_ERROR
+    serve(connection, hosted, states)
+    connection.close(min(config.grace, FAREWELL_SECONDS))
+    return 0
+
+
+def load(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
+    """Return the model, loaded and warm, and how each of its methods is to be run.
+
+    Args:
+        config: Names the model, its folder, the device and the threads.
+
+    Raises:
+        CorruptModel: The model's folder is not there.
+        ConfigError: TensorFlow cannot be imported, or the device cannot be used.
+    """
+    if config.kind == "echo":
+        model = echo.EchoModel()
+        return model, declared(model)
+    if config.kind != "tensorflow":
+        raise ConfigError(f"worker kind {config.kind!r} is unknown; there are: echo, tensorflow")
+    path = Path(config.model.path)
+    if not path.is_dir():
+        raise CorruptModel(f"{config.model.tag}: its folder {str(path)!r} is not there")
+    device = import_tensorflow(config.device, config.threads)
+    from tfrunner_workers import savedmodel  # imports TensorFlow
+
+    started = time.perf_counter()
+    hosted = savedmodel.load(str(path), device=device)
+    logger.info("loaded %s on %s in %.1f s", config.model.tag, device, _since(started))
+    started = time.perf_counter()
+    states = warm(hosted, config.model.max_batch_size)
+    logger.info("warmed and probed in %.1f s", _since(started))
+    return hosted, states
+
+
+def serve(connection: Connection, hosted: Hosted, states: tuple[MethodState, ...]) -> None:
+    """Say ready, and answer batches until a Stop or a signal comes."""
+    with StopSignals() as signals:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        connection.become_ready(states, signals)
+        logger.info("ready")
+        Loop(connection, entries(hosted, states)).run()
+        logger.info("stopped")
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

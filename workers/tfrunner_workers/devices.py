@@ -1,0 +1,65 @@
+"""A worker's share of the machine: its one device and its threads, set before TensorFlow starts.
+
+The supervisor puts CUDA_VISIBLE_DEVICES into the process's environment; here TensorFlow is
+told the rest. Thread counts are fixed by the first session or eager context of a process.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from tfrunner.config import set_default_environment
+from tfrunner.errors import ConfigError
+
+logger = logging.getLogger("tfrunner.worker")
+
+CPU = "cpu"
+
+
+def import_tensorflow(device: str, threads: int) -> str:
+    """Import TensorFlow with its log turned down, and give it one device and some threads.
+
+    Args:
+        device: "cpu", or the GPU's id as CUDA_VISIBLE_DEVICES names it.
+        threads: Cores that this process may use.
+
+    Returns:
+        TensorFlow's name of the device.
+
+    Raises:
+        ConfigError: TensorFlow is not installed, or does not see the GPU.
+    """
+    set_default_environment(TF_CPP_MIN_LOG_LEVEL="2", OMP_NUM_THREADS=str(threads))
+    logger.info("importing TensorFlow ...")
+    started = time.perf_counter()
+    try:
+        import tensorflow as tf
+    except ImportError as exc:
+        raise ConfigError(
+            f"TensorFlow cannot be imported ({exc}). Install it with "
+            "`pip install tfrunner[cpu]`, or `pip install tfrunner[gpu]` for NVIDIA GPUs."
+        ) from exc
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    logger.info(
+        "importing TensorFlow %s took %.1f s", tf.__version__, time.perf_counter() - started
+    )
+    return _choose(tf.config, device)
+
+
+def _choose(config: Any, device: str) -> str:
+    """Show TensorFlow exactly one device, and let its memory grow."""
+    gpus = config.list_physical_devices("GPU")
+    if device == CPU:
+        config.set_visible_devices([], "GPU")
+        return "/CPU:0"
+    if not gpus:
+        raise ConfigError(
+            f"this worker was given GPU {device}, but TensorFlow sees none. Install the GPU build "
+            "with `pip install tfrunner[gpu]`, or serve without GPUs: CUDA_VISIBLE_DEVICES=''."
+        )
+    config.set_visible_devices(gpus[:1], "GPU")
+    config.experimental.set_memory_growth(gpus[0], True)
+    return "/GPU:0"

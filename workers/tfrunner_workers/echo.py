@@ -1,0 +1,92 @@
+"""A model without TensorFlow, for exact tests and for measuring tfrunner's own overhead.
+
+Every method takes one batchable float32 tensor `x` of shape [?, ?] and gives `y`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from tfrunner.config import DEFAULTS, ServedModel
+from tfrunner.specs import Argument, MethodSpec, ModelSpec, TensorSpec, encode_spec
+from tfrunner.tensors import Array
+from tfrunner_workers.hosted import Method, Output
+
+DIE_EXIT_CODE = 9
+
+_INPUT = TensorSpec("x", "float32", (None, None))
+_OUTPUT = TensorSpec("y", "float32", (None, None))
+
+
+def _echo(arrays: list[Array]) -> Output:
+    """Return the input."""
+    return Output(arrays, _OUTPUT)
+
+
+def _fail(arrays: list[Array]) -> Output:
+    """Raise if any element is negative, else echo."""
+    if bool(np.any(np.less(arrays[0], 0))):
+        raise ValueError("an element is negative")
+    return Output(arrays, _OUTPUT)
+
+
+def _die(arrays: list[Array]) -> Output:
+    """End the process at once if any element is -1, else echo."""
+    if bool(np.any(np.equal(arrays[0], -1))):
+        os._exit(DIE_EXIT_CODE)
+    return Output(arrays, _OUTPUT)
+
+
+def _slow(arrays: list[Array]) -> Output:
+    """Sleep as many seconds as the first element says, then echo."""
+    if arrays[0].size:
+        time.sleep(max(0.0, float(arrays[0].reshape(-1)[0])))
+    return Output(arrays, _OUTPUT)
+
+
+def _drop(arrays: list[Array]) -> Output:
+    """Return one row fewer than came in, as no batchable method may."""
+    return Output([arrays[0][:-1]], _OUTPUT)
+
+
+_METHODS: dict[str, Method] = {
+    "__call__": _echo,
+    "fail": _fail,
+    "die": _die,
+    "slow": _slow,
+    "drop": _drop,
+}
+
+
+class EchoModel:
+    """The echo model; a `Hosted`."""
+
+    def __init__(self) -> None:
+        self.methods = dict(_METHODS)
+        self.spec = spec()
+
+    def example(self, method: str) -> list[Array] | None:
+        """Return None: nothing is stored with the echo model."""
+        return None
+
+
+def spec() -> ModelSpec:
+    """Return the specification of the echo model, `echo:1`."""
+    methods = {
+        name: MethodSpec(name, (Argument("x", _INPUT),), output=_OUTPUT, batchable=True)
+        for name in _METHODS
+    }
+    return ModelSpec("echo", "1", 1, methods)
+
+
+def served(max_batch_size: int = DEFAULTS.max_batch_size) -> ServedModel:
+    """Return the echo model as dispatcher and workers are told about it.
+
+    Args:
+        max_batch_size: Most rows in one batch.
+    """
+    model = spec()
+    return ServedModel(model.tag, encode_spec(model), max_batch_size=max_batch_size)

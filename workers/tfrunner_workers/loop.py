@@ -1,0 +1,166 @@
+"""The worker's loop: receive a batch, assemble it, run it, answer. One thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from tfrunner.errors import ModelError, ProtocolError
+from tfrunner.protocol import (
+    BatchDone,
+    BatchFailed,
+    Message,
+    MethodState,
+    RunBatch,
+    Stop,
+    Welcome,
+)
+from tfrunner.specs import leaves
+from tfrunner.tensors import Array, Layout, batch_axis, decode_layout
+from tfrunner_workers.assembly import assemble, disassemble, is_whole
+from tfrunner_workers.hosted import Hosted, Method, describe
+
+logger = logging.getLogger("tfrunner.worker")
+
+
+class Link(Protocol):
+    """What the loop needs of a Connection."""
+
+    def receive(self, *, block: bool) -> list[Message]:
+        """Return what arrived; wait for it where `block` is true."""
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+
+
+class Entry(NamedTuple):
+    """A method as the loop runs it.
+
+    Args:
+        run: The method.
+        dtypes: Of the tensors that it takes.
+        axis: The axis of every output that counts rows.
+        batchable: Whether rows of different requests may be run together here.
+    """
+
+    run: Method
+    dtypes: tuple[str, ...]
+    axis: int
+    batchable: bool
+
+
+def entries(hosted: Hosted, states: tuple[MethodState, ...]) -> dict[str, Entry]:
+    """Return the methods by name.
+
+    Args:
+        hosted: The loaded model.
+        states: What warm-up found out about its methods.
+    """
+    table = {}
+    for state in states:
+        spec = hosted.spec.methods[state.name]
+        dtypes = tuple(leaf.dtype for argument in spec.arguments for leaf in leaves(argument.spec))
+        run = hosted.methods[state.name]
+        table[state.name] = Entry(run, dtypes, spec.batch_dim[1], state.batchable)
+    return table
+
+
+def answer(table: dict[str, Entry], batch: RunBatch) -> BatchDone | BatchFailed:
+    """Run a batch and return what to send; no batch makes it raise.
+
+    Args:
+        table: The methods by name.
+        batch: What the dispatcher sent.
+    """
+    try:
+        entry, layout, arrays = _prepare(table, batch)
+    except Exception as exc:
+        logger.exception("%s was refused", _name(batch))
+        text = exc.message if isinstance(exc, ProtocolError) else describe(exc)
+        return BatchFailed(batch.batch, batch.attempt, ProtocolError.code, text)
+    try:
+        started = time.perf_counter()
+        output = entry.run(arrays)
+        seconds = time.perf_counter() - started
+        blocks = disassemble(batch, output, axis=_output_axis(entry, layout, batch))
+    except Exception as exc:
+        logger.exception("%s failed", _name(batch))
+        text = exc.message if isinstance(exc, ModelError) else describe(exc)
+        return BatchFailed(batch.batch, batch.attempt, ModelError.code, text)
+    return BatchDone(batch.batch, batch.attempt, seconds, blocks)
+
+
+def _prepare(table: dict[str, Entry], batch: RunBatch) -> tuple[Entry, Layout, list[Array]]:
+    entry = table.get(batch.method)
+    if entry is None:
+        raise ProtocolError(f"method {batch.method!r} is not served; there are: {', '.join(table)}")
+    layout = decode_layout(batch.layout)
+    dtypes = tuple([leaf.dtype for leaf in layout.leaves])
+    if dtypes != entry.dtypes:
+        raise ProtocolError(
+            f"method {batch.method!r} takes {list(entry.dtypes)}, the batch has {list(dtypes)}"
+        )
+    return entry, layout, assemble(batch, layout)
+
+
+def _output_axis(entry: Entry, layout: Layout, batch: RunBatch) -> int | None:
+    """Return the axis that outputs are cut along, None where one request gets them whole."""
+    if all(batch_axis(leaf) is None for leaf in layout.leaves):
+        return None
+    if not entry.batchable and is_whole(batch):
+        return None
+    return entry.axis
+
+
+def _name(batch: RunBatch) -> str:
+    """Return how the log names a batch: its number, method and requests."""
+    requests = [
+        f"{group.gateway.decode(errors='replace')}/{part.request}"
+        for group in batch.groups
+        for part in group.parts
+    ]
+    shown = ", ".join(requests[:8]) + (f" and {len(requests) - 8} more" * (len(requests) > 8))
+    return f"batch {batch.batch}.{batch.attempt} of {batch.method!r} (requests {shown})"
+
+
+class Loop:
+    """Runs batches until it is stopped.
+
+    Args:
+        link: Where batches come from and answers go to.
+        table: The methods by name.
+    """
+
+    def __init__(self, link: Link, table: dict[str, Entry]) -> None:
+        self._link = link
+        self._table = table
+        self._held: deque[RunBatch] = deque()
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Loop [{len(self._held)} held{' | stopping' * self._stopping}]>"
+
+    def stop(self) -> None:
+        """Finish what is held, then return from `run`. Safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Answer batches until a Stop comes."""
+        while True:
+            for message in self._link.receive(block=not self._held and not self._stopping):
+                self._record(message)
+            if self._held:
+                self._link.send(answer(self._table, self._held.popleft()))
+            elif self._stopping:
+                return
+
+    def _record(self, message: Message) -> None:
+        match message:
+            case RunBatch():
+                self._held.append(message)
+            case Welcome():  # another life of the dispatcher: it knows none of these batches
+                self._held.clear()
+            case Stop():
+                self.stop()

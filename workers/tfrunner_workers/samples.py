@@ -1,0 +1,143 @@
+"""Made-up rows for a method: zeros to warm it with, different rows to probe it with.
+
+Random numbers are seeded: the same model is probed with the same rows at every start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfrunner.errors import InvalidInput
+from tfrunner.specs import MethodSpec, TensorSpec, leaves, shape_text
+from tfrunner.tensors import DTYPES, STRING, Array
+
+TEXTS = (b"a", b"b", b"some text", b"")
+SEED = 20
+
+Make = Callable[[TensorSpec, tuple[int, ...]], Array]
+
+
+def row_axis(method: MethodSpec, leaf: TensorSpec) -> int | None:
+    """Return the axis of an input that counts rows, None for a broadcast parameter."""
+    if not method.batchable or leaf.shape == ():
+        return None
+    return method.batch_dim[0]
+
+
+def zeros(method: MethodSpec, rows: int) -> list[Array]:
+    """Return zeros for every input of a method, empty texts for strings.
+
+    Args:
+        method: Sizes that are not fixed become 1.
+        rows: How many rows; without meaning where the method is not batchable.
+
+    Raises:
+        InvalidInput: An input may have any rank, so its shape cannot be made up.
+    """
+    return _fill(method, rows, _zeros)
+
+
+def different(method: MethodSpec, rows: int) -> list[Array]:
+    """Return rows that differ: numbers of 0 to 1, zeros and ones for integers, short texts.
+
+    Args:
+        method: Sizes that are not fixed become 1.
+        rows: How many rows.
+
+    Raises:
+        InvalidInput: An input may have any rank, so its shape cannot be made up.
+    """
+    random = np.random.default_rng(SEED)
+    made = _fill(method, rows, lambda leaf, shape: _random(random, leaf.dtype, shape))
+    for leaf, array in zip(_inputs(method), made, strict=True):
+        axis = row_axis(method, leaf)
+        if axis is not None and rows > 1 and array.dtype.kind in "biu":
+            by_row = np.moveaxis(array, axis, 0)  # a view: two rows of zeros and ones must differ
+            by_row[1] = np.logical_not(by_row[0])
+    return made
+
+
+def repeated(method: MethodSpec, example: list[Array], rows: int) -> list[Array]:
+    """Return the example with its rows repeated, or cut off, to `rows` rows."""
+    made = []
+    for leaf, array in zip(_inputs(method), example, strict=True):
+        axis = row_axis(method, leaf)
+        if axis is not None:
+            array = np.take(array, np.arange(rows) % array.shape[axis], axis=axis)
+        made.append(array)
+    return made
+
+
+def varied(method: MethodSpec, example: list[Array], rows: int) -> list[Array]:
+    """Return different rows in the range of an example.
+
+    Numbers move towards zero, at random: a made-up index then stays within its table. Texts
+    are taken from the example at random. Broadcast parameters stay.
+    """
+    random = np.random.default_rng(SEED)
+    made = []
+    for leaf, array in zip(_inputs(method), repeated(method, example, rows), strict=True):
+        made.append(array if row_axis(method, leaf) is None else _vary(random, array))
+    return made
+
+
+def take(method: MethodSpec, arrays: list[Array], start: int, stop: int) -> list[Array]:
+    """Return rows `start` to `stop` of every input, in C order; broadcast parameters whole."""
+    taken = []
+    for leaf, array in zip(_inputs(method), arrays, strict=True):
+        axis = row_axis(method, leaf)
+        if axis is not None:
+            array = np.ascontiguousarray(np.take(array, np.arange(start, stop), axis=axis))
+        taken.append(array)
+    return taken
+
+
+def _inputs(method: MethodSpec) -> list[TensorSpec]:
+    return [leaf for argument in method.arguments for leaf in leaves(argument.spec)]
+
+
+def _fill(method: MethodSpec, rows: int, make: Make) -> list[Array]:
+    return [make(leaf, _shape(method, leaf, rows)) for leaf in _inputs(method)]
+
+
+def _shape(method: MethodSpec, leaf: TensorSpec, rows: int) -> tuple[int, ...]:
+    if leaf.shape is None:
+        raise InvalidInput(f"input {leaf.name!r} takes {shape_text(None)}; no input can be made up")
+    shape = [1 if size is None else size for size in leaf.shape]
+    axis = row_axis(method, leaf)
+    if axis is not None:
+        shape[axis] = rows
+    return tuple(shape)
+
+
+def _zeros(leaf: TensorSpec, shape: tuple[int, ...]) -> Array:
+    return np.full(shape, b"", object) if leaf.dtype == STRING else np.zeros(shape, leaf.dtype)
+
+
+def _random(random: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
+    if dtype == STRING:
+        return _texts(random, list(TEXTS), shape)
+    kind = DTYPES[dtype].kind
+    if kind == "c":
+        return (random.random(shape) + 1j * random.random(shape)).astype(dtype)
+    if kind == "f":
+        return random.random(shape).astype(dtype)
+    return random.integers(0, 2, shape).astype(dtype)
+
+
+def _vary(random: np.random.Generator, array: Array) -> Array:
+    kind = array.dtype.kind
+    if kind in "OSU":
+        return _texts(random, array.reshape(-1).tolist(), array.shape)
+    if kind == "b":
+        return random.integers(0, 2, array.shape).astype(bool)
+    moved = np.multiply(array, random.random(array.shape))
+    return (np.rint(moved) if kind in "iu" else moved).astype(array.dtype)
+
+
+def _texts(random: np.random.Generator, texts: list[bytes], shape: tuple[int, ...]) -> Array:
+    array = np.empty(int(np.prod(shape)), object)
+    array[:] = [texts[index] for index in random.integers(0, len(texts), array.size)]
+    return array.reshape(shape)
