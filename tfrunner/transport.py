@@ -11,6 +11,7 @@
 6. Waits are whole milliseconds.
 7. A bind to a path where another process listens is refused: ZeroMQ would take the path from
    it silently. (The lock of the run directory closes the gap between looking and binding.)
+8. Who bound a path removes its file when it closes: ZeroMQ leaves it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import secrets
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -164,6 +166,10 @@ class Router(_Socket):
 
     kind = zmq.ROUTER
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._paths: list[str] = []
+
     def _set_options(self, socket: zmq.Socket[bytes]) -> None:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
 
@@ -174,13 +180,22 @@ class Router(_Socket):
             ConfigError: The address is refused, or in use.
         """
         check_address(address)
-        if address.startswith("ipc://") and _is_listening(address.removeprefix("ipc://")):
+        path = address.removeprefix("ipc://") if address.startswith("ipc://") else ""
+        if path and _is_listening(path):
             raise ConfigError(f"cannot listen on {address}: another process does")
         try:
             self.socket.bind(address)
         except zmq.ZMQError as exc:
             raise ConfigError(f"cannot listen on {address}: {exc.strerror}") from exc
+        if path:
+            self._paths.append(path)
         return self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close; wait at most `linger` seconds for what was sent to leave."""
+        super().close(linger)
+        while self._paths:
+            Path(self._paths.pop()).unlink(missing_ok=True)
 
     def _receive_one(self) -> Received:
         sender = self.socket.recv(zmq.NOBLOCK)

@@ -1,0 +1,171 @@
+"""How a runner reaches its model: in this process, through a gateway, or through a thread.
+
+All three take the same `Call` and give the same values, so that a runner cannot tell them
+apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfrunner.casting import Call
+from tfrunner.errors import DeadlineExceeded, ModelError, StateError, TFRunnerError
+from tfrunner.specs import MethodSpec, ModelSpec, leaves, rebuild
+from tfrunner.tensors import check_rows, decode_layout, unpack
+
+if TYPE_CHECKING:
+    from tfrunner.background import BackgroundGateway
+    from tfrunner.gateway import Answer, Gateway
+
+SLACK_SECONDS = 1.0
+"""A gateway's own timer answers first; a thread waits for it a little longer."""
+
+
+class Connection(Protocol):
+    """A way to a model."""
+
+    def run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs; wait for them."""
+
+    async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs."""
+
+    def close(self) -> None:
+        """Let go of what the connection holds."""
+
+
+class LocalConnection:
+    """The model, loaded in this process: no batching, no other process.
+
+    Args:
+        methods: Each method as a function of its tensors; gives (arrays, structure).
+        describe: Gives the text of what a model raises, as a worker words it.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, Callable[[list[Any]], Any]],
+        *,
+        describe: Callable[[BaseException], str],
+    ) -> None:
+        self._methods = methods
+        self._describe = describe
+
+    def run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs. A function that runs here cannot be stopped by its timeout."""
+        arrays = unpack(decode_layout(call.layout), call.bodies, call.rows)
+        try:
+            output = self._methods[method.name](arrays)
+        except TFRunnerError:
+            raise
+        except Exception as exc:
+            raise ModelError(self._describe(exc)) from exc
+        if method.batchable:
+            for array, leaf in zip(output.arrays, leaves(output.structure), strict=True):
+                check_rows(array, method.batch_dim[1], call.rows, output=leaf.name)
+        return rebuild(output.structure, iter(output.arrays).__next__)
+
+    async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs; the model runs in another thread."""
+        try:
+            return await asyncio.wait_for(
+                asyncio.to_thread(self.run, method, call, timeout), timeout
+            )
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded(f"no answer within {timeout:g} s") from None
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._methods = {}
+
+
+class GatewayConnection:
+    """The gateway of this api process, in whose event loop it was made."""
+
+    def __init__(self, gateway: Gateway, model: ModelSpec) -> None:
+        self._gateway = gateway
+        self._model = model
+        self._loop = asyncio.get_running_loop()
+
+    async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs; from another event loop than the gateway's, through its own."""
+        if asyncio.get_running_loop() is not self._loop:
+            return await asyncio.wrap_future(self._elsewhere(method, call, timeout))
+        return (await self._submit(method, call, timeout)).value()
+
+    def run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs; called in a thread that is not the event loop's."""
+        return wait(self._elsewhere(method, call, timeout), timeout)
+
+    def _elsewhere(
+        self, method: MethodSpec, call: Call, timeout: float
+    ) -> concurrent.futures.Future[Any]:
+        return asyncio.run_coroutine_threadsafe(self.async_run(method, call, timeout), self._loop)
+
+    def _submit(self, method: MethodSpec, call: Call, timeout: float) -> asyncio.Future[Answer]:
+        model = self._gateway.find(self._model.name, self._model.version)
+        return self._gateway.submit(model, method, call, timeout=timeout)
+
+    def close(self) -> None:
+        """Do nothing: the gateway belongs to the api process."""
+
+
+class ServerConnection:
+    """A running server, through a gateway in a thread of its own."""
+
+    def __init__(self, background: BackgroundGateway, model: ModelSpec) -> None:
+        self._background = background
+        self._model = model
+
+    def run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs; callable from any thread."""
+        future = self._submit(method, call, timeout)
+        try:
+            return wait(future, timeout).value()
+        finally:
+            future.cancel()  # nothing to do, unless the caller stopped waiting
+
+    async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
+        """Return the outputs; callable in any event loop."""
+        return (await asyncio.wrap_future(self._submit(method, call, timeout))).value()
+
+    def _submit(
+        self, method: MethodSpec, call: Call, timeout: float
+    ) -> concurrent.futures.Future[Answer]:
+        model = self._background.gateway.find(self._model.name, self._model.version)
+        return self._background.submit(model, method, call, timeout=timeout)
+
+    def close(self) -> None:
+        """End the thread and its gateway."""
+        self._background.close()
+
+
+def wait(future: concurrent.futures.Future[Any], timeout: float) -> Any:
+    """Return a future's result; the gateway's timer fails it after `timeout` seconds.
+
+    Raises:
+        DeadlineExceeded: Neither came.
+    """
+    try:
+        return future.result(timeout + SLACK_SECONDS)
+    except concurrent.futures.TimeoutError:
+        if future.done():
+            raise  # the gateway's own DeadlineExceeded
+        future.cancel()
+        raise DeadlineExceeded(f"no answer within {timeout:g} s") from None
+
+
+def refuse_in_event_loop(name: str) -> None:
+    """Refuse to block an event loop.
+
+    Raises:
+        StateError: One runs in this thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise StateError(f"{name}.run would block the event loop: use `await {name}.async_run(...)`.")

@@ -1,0 +1,1 @@
+"""The dispatcher: a pure core, and `__main__`, the poll loop around it."""

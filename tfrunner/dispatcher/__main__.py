@@ -1,0 +1,134 @@
+"""The dispatcher process: `python -m tfrunner.dispatcher '<DispatcherConfig as JSON>'`.
+
+The shell around the core. One turn: read both sockets (bounded), let the core step, perform
+its sends, sleep until something comes or the core wants to be woken. It decides nothing, and
+it trusts no sender: a message that the protocol refuses is logged and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import sys
+from time import monotonic
+
+from tfrunner.config import DispatcherConfig, from_argument
+from tfrunner.dispatcher.core import Core
+from tfrunner.dispatcher.outbox import BACKEND, FRONTEND, PeerGone
+from tfrunner.dispatcher.policy import WorkConserving
+from tfrunner.errors import ConfigError, ProtocolError
+from tfrunner.processes import CONFIG_ERROR, StopSignals, configure_logging, die_with_parent
+from tfrunner.protocol import Decoder, FromBackend, FromGateway, encode
+from tfrunner.transport import Router, wait
+
+READ_LIMIT = 200
+"""Messages read from each socket in one turn."""
+
+CLOSE_SECONDS = 1.0
+"""So long a stopping dispatcher waits for what it sent to leave."""
+
+log = logging.getLogger(__name__)
+
+
+class Shell:
+    """The two sockets of the dispatcher, and the core that they serve.
+
+    Args:
+        core: Decides everything.
+        stop: Readable, and counted, once the process shall end.
+    """
+
+    def __init__(self, core: Core, stop: StopSignals) -> None:
+        self._core = core
+        self._stop = stop
+        self._routers = {FRONTEND: Router("frontend"), BACKEND: Router("backend")}
+        self._decoders = {FRONTEND: Decoder(FromGateway), BACKEND: Decoder(FromBackend)}
+
+    def open(self, config: DispatcherConfig) -> None:
+        """Bind.
+
+        Raises:
+            ConfigError: An address is refused, or in use.
+        """
+        for link, addresses in ((FRONTEND, config.frontend), (BACKEND, (config.backend,))):
+            self._routers[link].open()
+            for address in addresses:
+                log.info("%s listens on %s", link, self._routers[link].bind(address))
+
+    def run(self) -> None:
+        """Serve until a signal says stop."""
+        routers = tuple(self._routers.values())
+        while not self._stop.count:
+            has_more = self._read()
+            has_more |= self._perform()
+            for note in self._core.take_notes():
+                log.info("%s", note)
+            wait(routers, 0.0 if has_more else self._rest(), descriptors=(self._stop.fileno(),))
+
+    def close(self) -> None:
+        """Close the sockets; their files are removed."""
+        for router in self._routers.values():
+            router.close(CLOSE_SECONDS)
+
+    def _rest(self) -> float | None:
+        """Return how many seconds the core can be left alone, None for any number."""
+        wakeup = self._core.next_wakeup()
+        return None if wakeup is None else max(0.0, wakeup - monotonic())
+
+    def _read(self) -> bool:
+        """Tell the core what has arrived; return whether there may be more."""
+        now = monotonic()
+        has_more = False
+        for link, router in self._routers.items():
+            decode = self._decoders[link].decode
+            received = router.receive(READ_LIMIT)
+            has_more |= len(received) == READ_LIMIT
+            for sender, frames in received:
+                try:
+                    message = decode(frames)
+                except ProtocolError as exc:
+                    log.warning("%s %s: %s", link, sender.decode(errors="replace"), exc)
+                    continue
+                self._core.handle(sender, message, now)
+        return has_more
+
+    def _perform(self) -> bool:
+        """Let the core step, and send; return whether it must step again at once."""
+        has_news = False
+        for link, peer, message in self._core.step(monotonic()):
+            if not self._routers[link].send(peer, encode(message)):
+                self._core.handle(peer, PeerGone(link), monotonic())
+                has_news = True
+        return has_news
+
+
+def main(arguments: list[str]) -> int:
+    """Run the process; return its exit status.
+
+    Args:
+        arguments: The configuration, as `config.to_argument` writes it.
+    """
+    try:
+        config = from_argument(DispatcherConfig, arguments[0] if arguments else "")
+        die_with_parent(config.parent, by=signal.SIGTERM)
+        configure_logging(config.log_level, "dispatcher")
+        epoch = secrets.token_hex(8)
+        with StopSignals() as stop:
+            core = Core(config, WorkConserving(), epoch=epoch, now=monotonic())
+            shell = Shell(core, stop)
+            try:
+                shell.open(config)
+                log.info("epoch %s, %d models", epoch, len(config.models))
+                shell.run()
+            finally:
+                shell.close()
+    except ConfigError as exc:
+        print(f"tfrunner dispatcher: {exc}", file=sys.stderr)
+        return CONFIG_ERROR
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
