@@ -1,0 +1,97 @@
+"""The dispatcher's state as Prometheus metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tfrunner.metrics import expose
+
+STATE: dict[str, Any] = {
+    "epoch": "e",
+    "draining": False,
+    "uptime": 12.5,
+    "models": {
+        "m:v1": {
+            "state": "available",
+            "reason": "",
+            "workers": 2,
+            "queued_requests": 3,
+            "queued_rows": 4,
+            "queued_bytes": 80,
+            "methods": {},
+            "requests": {"ok": 10, "model_error": 1},
+            "rows": 25,
+            "batches": 6,
+            "batch_rows": {"1": 2, "3": 1, "8": 3},
+            "queue_seconds": {"bounds": [0.001, 0.01], "counts": [5, 4, 1], "sum": 0.5},
+            "run_seconds": {"bounds": [0.001, 0.01], "counts": [0, 6, 0], "sum": 0.03},
+            "refused": {"queue_full": 7},
+            "requeued": 2,
+            "bisected": 1,
+        },
+        "gone:v1": {"state": "unavailable", "reason": "corrupt"},
+    },
+    "workers": {"w1": {"model": "m:v1", "pid": 5, "running": 1, "staged": 0, "batches": 6}},
+    "processes": [
+        {"name": "w1", "kind": "worker", "pid": 5, "rss": 1000, "cpu_seconds": 1.5, "restarts": 2},
+        {"name": "api0", "kind": "api", "pid": 6, "rss": None, "state": "starting"},
+    ],
+    "counters": {"http_refused": {"not_found": 4}},
+}
+
+
+def samples(state: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Return what a Prometheus server would read."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(expose(state).decode())
+        for sample in family.samples
+    }
+
+
+def test_every_number_of_the_state_is_exposed() -> None:
+    """Counters, gauges, workers, processes and the front desk's counters."""
+    read = samples(STATE)
+    m = ("model", "m:v1")
+    assert read["tfrunner_up", ()] == 1
+    assert read["tfrunner_uptime_seconds", ()] == 12.5
+    assert read["tfrunner_requests_total", (m, ("outcome", "ok"))] == 10
+    assert read["tfrunner_requests_total", (m, ("outcome", "model_error"))] == 1
+    assert read["tfrunner_refused_total", (m, ("reason", "queue_full"))] == 7
+    for name, value in (("rows", 25), ("batches", 6), ("requeued", 2), ("bisected", 1)):
+        assert read[f"tfrunner_{name}_total", (m,)] == value
+    for name, value in (("queued_requests", 3), ("queued_rows", 4), ("queued_bytes", 80)):
+        assert read[f"tfrunner_{name}", (m,)] == value
+    assert read["tfrunner_workers_up", (m,)] == 2
+    assert read["tfrunner_model_available", (m,)] == 1
+    assert read["tfrunner_model_available", (("model", "gone:v1"),)] == 0
+    worker = (m, ("worker", "w1"))
+    assert read["tfrunner_worker_running", worker] == 1
+    assert read["tfrunner_worker_batches_total", worker] == 6
+    process = (("kind", "worker"), ("process", "w1"))
+    assert read["tfrunner_restarts_total", process] == 2
+    assert read["tfrunner_process_resident_bytes", process] == 1000
+    assert read["tfrunner_process_cpu_seconds_total", process] == 1.5
+    assert read["tfrunner_http_refused_total", (("label", "not_found"),)] == 4
+
+
+def test_histograms_are_cumulative() -> None:
+    """Buckets, count and sum as Prometheus reads them; batch rows at powers of two."""
+    read = samples(STATE)
+
+    def bucket(name: str, bound: str) -> float:
+        return read[f"tfrunner_{name}_bucket", (("le", bound), ("model", "m:v1"))]
+
+    m = (("model", "m:v1"),)
+    assert [bucket("queue_seconds", each) for each in ("0.001", "0.01", "+Inf")] == [5, 9, 10]
+    assert read["tfrunner_queue_seconds_sum", m] == 0.5
+    assert [bucket("batch_rows", each) for each in ("1", "2", "4", "8", "+Inf")] == [2, 2, 3, 6, 6]
+    assert read["tfrunner_batch_rows_sum", m] == 2 * 1 + 3 + 8 * 3
+    assert read["tfrunner_batch_rows_count", m] == 6
+
+
+def test_a_server_without_models_has_metrics() -> None:
+    """Whatever a snapshot lacks is zero or absent."""
+    assert samples({"epoch": "e"})["tfrunner_up", ()] == 1

@@ -1,0 +1,90 @@
+"""HTTP replies of the api process: their headers, their errors, the ids of requests."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from tfrunner.errors import TFRunnerError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON = b"application/json"
+
+_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+"""What is echoed as the id of a request: visible ASCII, no control characters, no blanks."""
+
+
+class RequestIds:
+    """Makes ids that no other process makes: random at the start, then counted."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._count = itertools.count(1)
+
+    def make(self) -> bytes:
+        """Return a new id."""
+        return b"%s-%x" % (self._prefix.encode(), next(self._count))
+
+    def take(self, given: bytes | None) -> bytes:
+        """Return the id that the caller gave if it can be echoed, else a new one."""
+        return given if given is not None and _ID.fullmatch(given) else self.make()
+
+
+async def send_reply(
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    request_id: bytes,
+    content_type: bytes = JSON,
+    extra: tuple[Header, ...] = (),
+) -> None:
+    """Send a whole reply."""
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id),
+        *extra,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_body(error: TFRunnerError, request_id: bytes) -> bytes:
+    """Return the JSON body of an error."""
+    return orjson.dumps(
+        {"error": error.message, "code": error.code, "request_id": request_id.decode()}
+    )
+
+
+def error_headers(error: TFRunnerError) -> tuple[Header, ...]:
+    """Return Retry-After in whole seconds, at least 1, where it is known."""
+    if error.retry_after is None:
+        return ()
+    return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
+
+
+async def send_error(send: Send, error: TFRunnerError, *, request_id: bytes) -> None:
+    """Send the reply for an error."""
+    await send_reply(
+        send,
+        error.status,
+        error_body(error, request_id),
+        request_id=request_id,
+        extra=error_headers(error),
+    )
+
+
+def unexpected() -> TFRunnerError:
+    """Return what a caller is told about an error of ours: nothing but that there was one."""
+    return TFRunnerError("an error inside the server; its log has the details under this id")

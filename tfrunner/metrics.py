@@ -1,0 +1,200 @@
+"""The dispatcher's state as Prometheus metrics. Pure: what it says comes from the snapshot.
+
+All counters live in the dispatcher, so that every api process shows the whole server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.registry import Collector
+
+__all__ = ["CONTENT_TYPE", "expose", "families"]
+
+State = Mapping[str, Any]
+
+
+def expose(state: State) -> bytes:
+    """Return the text that `/metrics` answers with.
+
+    Args:
+        state: The dispatcher's snapshot.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Snapshot(state))
+    return generate_latest(registry)
+
+
+class _Snapshot(Collector):
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        return families(self._state)
+
+
+def families(state: State) -> Iterator[Metric]:
+    """Yield every metric of the server; what a snapshot lacks counts as zero."""
+    models: State = state.get("models", {})
+    yield _gauge("up", "1: the dispatcher answers.", [((), 1.0)])
+    uptime = [((), state.get("uptime", 0.0))]
+    yield _gauge("uptime_seconds", "Seconds since the dispatcher started.", uptime)
+    yield from _model_counters(models)
+    yield from _model_gauges(models)
+    yield from _model_histograms(models)
+    yield from _workers(state)
+    yield from _processes(state)
+    yield from _front_desk(state)
+
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _counter(name: str, text: str, samples: Samples, *labels: str) -> Metric:
+    family = CounterMetricFamily(f"tfrunner_{name}", text, labels=labels)
+    for values, amount in samples:
+        family.add_metric(values, amount)
+    return family
+
+
+def _gauge(name: str, text: str, samples: Samples, *labels: str) -> Metric:
+    family = GaugeMetricFamily(f"tfrunner_{name}", text, labels=labels)
+    for values, amount in samples:
+        family.add_metric(values, amount)
+    return family
+
+
+def _by(models: State, key: str) -> Samples:
+    """Return a number of each model."""
+    return [((tag,), model.get(key, 0)) for tag, model in models.items()]
+
+
+def _by_key(models: State, key: str) -> Samples:
+    """Return the numbers of a mapping that each model has."""
+    return [
+        ((tag, label), amount)
+        for tag, model in models.items()
+        for label, amount in model.get(key, {}).items()
+    ]
+
+
+def _model_counters(models: State) -> Iterator[Metric]:
+    requests = _by_key(models, "requests")
+    yield _counter(
+        "requests", "Requests answered, by outcome: ok or an error's code.", requests,
+        "model", "outcome",
+    )  # fmt: skip
+    refused = _by_key(models, "refused")
+    yield _counter(
+        "refused", "Requests refused before they were queued, or dropped.", refused,
+        "model", "reason",
+    )  # fmt: skip
+    for key, text in (
+        ("rows", "Rows answered."),
+        ("batches", "Batches run."),
+        ("requeued", "Requests run again after their worker was lost."),
+        ("bisected", "Failed batches that were cut in two."),
+    ):
+        yield _counter(key, text, _by(models, key), "model")
+
+
+def _model_gauges(models: State) -> Iterator[Metric]:
+    for key, text in (
+        ("queued_requests", "Requests that wait for a worker."),
+        ("queued_rows", "Rows that wait for a worker."),
+        ("queued_bytes", "Bytes that wait for a worker."),
+    ):
+        yield _gauge(key, text, _by(models, key), "model")
+    yield _gauge(
+        "workers_up", "Workers with a loaded, warm model.", _by(models, "workers"), "model"
+    )
+    available = [
+        ((tag,), float(model.get("state") == "available")) for tag, model in models.items()
+    ]
+    yield _gauge("model_available", "1: the model is served.", available, "model")
+
+
+def _model_histograms(models: State) -> Iterator[Metric]:
+    rows = HistogramMetricFamily("tfrunner_batch_rows", "Rows in a batch.", labels=["model"])
+    for tag, model in models.items():
+        rows.add_metric([tag], *_rows_histogram(model.get("batch_rows", {})))
+    yield rows
+    for key, text in (
+        ("queue_seconds", "Seconds that a request waited for a worker."),
+        ("run_seconds", "Seconds that a batch took in the model."),
+    ):
+        family = HistogramMetricFamily(f"tfrunner_{key}", text, labels=["model"])
+        for tag, model in models.items():
+            if key in model:
+                family.add_metric([tag], *_histogram(model[key]))
+        yield family
+
+
+Buckets = list[tuple[str, float]]
+
+
+def _histogram(histogram: State) -> tuple[Buckets, float]:
+    """Return cumulative buckets and the sum of {"bounds", "counts", "sum"}."""
+    total, buckets = 0.0, []
+    bounds = [*(f"{bound:g}" for bound in histogram["bounds"]), "+Inf"]
+    for bound, count in zip(bounds, histogram["counts"], strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets, histogram["sum"]
+
+
+def _rows_histogram(counts: Mapping[str, float]) -> tuple[Buckets, float]:
+    """Return cumulative buckets at powers of two, from how often each size was run."""
+    sizes = {int(rows): count for rows, count in counts.items()}
+    largest, bound, buckets = max(sizes, default=1), 1, []
+    while True:
+        within = sum(count for rows, count in sizes.items() if rows <= bound)
+        buckets.append((str(bound), within))
+        if bound >= largest:
+            break
+        bound *= 2
+    buckets.append(("+Inf", sum(sizes.values())))
+    return buckets, sum(rows * count for rows, count in sizes.items())
+
+
+def _workers(state: State) -> Iterator[Metric]:
+    workers: State = state.get("workers", {})
+    for key, text in (
+        ("running", "Batches that a worker runs now."),
+        ("staged", "Batches that lie ready at a worker."),
+    ):
+        samples = [((n, w.get("model", "")), w.get(key, 0)) for n, w in workers.items()]
+        yield _gauge(f"worker_{key}", text, samples, "worker", "model")
+    done = [((n, w.get("model", "")), w.get("batches", 0)) for n, w in workers.items()]
+    yield _counter("worker_batches", "Batches that a worker has run.", done, "worker", "model")
+
+
+def _processes(state: State) -> Iterator[Metric]:
+    """Yield what the supervisor sees: one sample for each process of the server."""
+    rows = state.get("processes", ())
+
+    def samples(key: str) -> Samples:
+        return [((row["name"], row["kind"]), row.get(key) or 0) for row in rows]
+
+    labels = ("process", "kind")
+    yield _counter("restarts", "Times a process was started again.", samples("restarts"), *labels)
+    rss = samples("rss")
+    yield _gauge("process_resident_bytes", "Resident memory of a process.", rss, *labels)
+    cpu = samples("cpu_seconds")
+    yield _counter("process_cpu_seconds", "CPU time of a process.", cpu, *labels)
+
+
+def _front_desk(state: State) -> Iterator[Metric]:
+    """Yield the counters that api processes send."""
+    for name, amounts in state.get("counters", {}).items():
+        samples = [((label,), amount) for label, amount in amounts.items()]
+        yield _counter(name, "Counted by the api processes.", samples, "label")
