@@ -1,0 +1,51 @@
+"""The check at the end of a run finds what it is there to find."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.leftovers import MARK, look
+
+
+def found_by(change, run_root: Path) -> str:
+    """Return what is new after `change`, in words."""
+    before = look(os.environ[MARK], run_root)
+    change()
+    return "; ".join(look(os.environ[MARK], run_root).since(before))
+
+
+def test_a_process_without_its_parent_is_found(run_root):
+    """A grandchild whose parent has ended still carries the mark."""
+    code = "import subprocess as s; print(s.Popen(['sleep', '60'], stdout=s.DEVNULL).pid)"
+    pids: list[int] = []
+
+    def orphan() -> None:
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+        pids.append(int(done.stdout))
+
+    try:
+        assert "sleep 60" in found_by(orphan, run_root)
+    finally:
+        os.kill(pids[0], 9)
+
+
+def test_a_socket_that_listens_is_found(run_root):
+    """A port that this process still holds counts."""
+    held: list[socket.socket] = []
+    found = found_by(lambda: held.append(socket.create_server(("127.0.0.1", 0))), run_root)
+    with held[0] as listener:
+        assert f"ports: {listener.getsockname()[1]}" in found
+
+
+def test_a_run_directory_is_found(run_root):
+    """A server's folder that is still there counts."""
+    assert "run directories" in found_by((run_root / "abcd").mkdir, run_root)
+
+
+def test_nothing_new_is_nothing_found(run_root):
+    """A quiet moment is clean."""
+    assert found_by(lambda: None, run_root) == ""

@@ -1,0 +1,108 @@
+"""Child processes: started by name, signalled, reaped, measured."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import psutil
+
+from tfrunner.config import child_environment, to_argument
+
+log = logging.getLogger("tfrunner.supervisor")
+
+CANNOT_START = 126
+"""Reported as the exit code of a process that the system would not start."""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """How a child process is started.
+
+    Args:
+        module: What `python -m` runs.
+        config: Its one argument.
+        environment: What its environment has to say beside ours.
+        descriptors: File descriptors that it inherits.
+    """
+
+    module: str
+    config: msgspec.Struct
+    environment: Mapping[str, str] = {}
+    descriptors: tuple[int, ...] = ()
+
+
+class Children:
+    """The child processes, by the name of their slot.
+
+    `start` must be called in the main thread: a child asks the kernel to be killed when the
+    thread that started it ends.
+    """
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._unstarted: list[tuple[str, int]] = []
+
+    def start(self, slot: str, command: Command) -> int | None:
+        """Start a process; return its pid, None if the system would not start it.
+
+        It gets a session of its own: Ctrl-C in the terminal reaches the supervisor alone.
+        """
+        arguments = [sys.executable, "-m", command.module, to_argument(command.config)]
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                env=child_environment(**command.environment),
+                pass_fds=command.descriptors,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            log.error("%s cannot be started: %s", slot, exc)
+            self._unstarted.append((slot, CANNOT_START))
+            return None
+        self._processes[slot] = process
+        return process.pid
+
+    def signal(self, slot: str, number: int) -> None:
+        """Send a signal; nothing happens if the process has ended."""
+        process = self._processes.get(slot)
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
+    def reap(self) -> list[tuple[str, int]]:
+        """Return the slots whose process ended since the last call, with the exit code."""
+        ended, self._unstarted = self._unstarted, []
+        for slot, process in list(self._processes.items()):
+            code = process.poll()
+            if code is not None:
+                del self._processes[slot]
+                ended.append((slot, code))
+        return ended
+
+    def pid(self, slot: str) -> int | None:
+        """Return the pid of the slot's process, None if it has none."""
+        process = self._processes.get(slot)
+        return None if process is None else process.pid
+
+    def kill_all(self) -> None:
+        """Kill and reap whatever is left."""
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.wait()
+        self._processes.clear()
+
+
+def measure(pid: int) -> dict[str, Any]:
+    """Return a process's resident memory in bytes and its CPU time in seconds, {} if it ended."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return {"rss": process.memory_info().rss, "cpu_seconds": times.user + times.system}
+    except psutil.Error:
+        return {}

@@ -1,0 +1,298 @@
+"""The supervisor's rules: what starts when, what is restarted, and the order of the end.
+
+No processes, no sockets, no clock. Callers report what happened with `handle`, pass `now`,
+and perform what `step` returns. The end of a server, in phases:
+
+1. draining: the api processes end first; dispatcher and workers go on for their sake;
+2. emptying: the dispatcher answers what direct clients have queued;
+3. stopping: the workers end;
+4. killing: at the end of the grace period, or at a second Ctrl-C, all that is left.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfrunner import protocol
+from tfrunner.processes import CONFIG_ERROR
+from tfrunner.supervisor.events import (
+    Action,
+    Announce,
+    Answered,
+    CloseListener,
+    Event,
+    Exited,
+    Publish,
+    Report,
+    Send,
+    Signal,
+    Start,
+    StopAsked,
+)
+from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot, exit_text
+from tfrunner.supervisor.states import PHASE_MOVES, ChildState, Phase, move
+
+ASK_SECONDS = 1.0
+EMPTYING_SECONDS = 0.1
+"""How often the dispatcher is asked: in general, and while its end waits for the answer."""
+
+GRACE_MARGIN = 2.0
+"""Seconds after the grace period, which the children keep themselves, before they are killed."""
+
+REMEMBERED_DEATHS = 100
+
+WANTED = {
+    Phase.SERVING: (DISPATCHER, API, WORKER),
+    Phase.DRAINING: (DISPATCHER, WORKER),
+    Phase.EMPTYING: (WORKER,),
+}
+"""Kinds of processes that are restarted in each phase."""
+
+
+class Core:
+    """Decides for all children of one server.
+
+    Args:
+        slots: One for each process that is to run.
+        name: What the dispatcher knows the supervisor by.
+        grace: Seconds that the processes have to end.
+        strict: Whether a model that cannot be served ends the server.
+        jitter: Gives random numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        *,
+        name: str = "supervisor",
+        grace: float,
+        strict: bool = False,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.slots = {slot.name: slot for slot in slots}
+        self.phase = Phase.SERVING
+        self.exit_code = 0
+        self.is_published = False
+        self.is_announced = False
+        self._name = name
+        self._grace = grace
+        self._strict = strict
+        self._jitter = jitter
+        self._epoch = ""
+        self._next_hello = 0.0
+        self._next_ask = 0.0
+        self._asked = 0
+        self._tell_from = 0  # first Status that knows of the latest trouble
+        self._told: dict[str, str] = {}  # model -> reason
+        self._gone: deque[protocol.WorkerGone] = deque(maxlen=REMEMBERED_DEATHS)
+        self._kill_at: float | None = None
+        self._actions: list[Action] = []
+
+    def __repr__(self) -> str:
+        states = [slot.state.value for slot in self.slots.values()]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+        return f"<Core [{self.phase.value} | {counts}]>"
+
+    # --- events -----------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> None:
+        """Take in what happened; the consequences come with the next `step`."""
+        match event:
+            case Exited():
+                self._exited(self.slots[event.slot], event.code, now)
+            case StopAsked():
+                self._stop_asked(event.signal, now)
+            case Answered():
+                self._answered(event.status)
+            case protocol.Welcome():
+                self._welcomed(event.epoch)
+            case protocol.Fence():
+                self._fence(event)
+            case protocol.Status():
+                self._learn(event, now)
+
+    def _exited(self, slot: Slot, code: int, now: float) -> None:
+        reason = slot.fence_reason or exit_text(code)
+        was_asked = slot.state is ChildState.STOPPING
+        slot.exit(code, now, jitter=self._jitter)
+        if slot.kind == WORKER:
+            gone = protocol.WorkerGone(slot.process, reason)
+            self._gone.append(gone)
+            self._actions.append(Send(gone))
+        if was_asked:
+            return
+        if code == CONFIG_ERROR and slot.kind != WORKER and self.phase is Phase.SERVING:
+            self._give_up(
+                f"{slot.process} cannot run with its configuration; its log says why", now
+            )
+        if not self._restarts(slot):
+            slot.stop()
+            return
+        if slot.trouble:
+            self._tell_from = self._asked + 1
+            self._next_ask = now
+        wait = slot.start_at - now
+        self._actions.append(
+            Report(f"{slot.process} ended ({reason}); it is started again in {wait:.1f} s")
+        )
+
+    def _stop_asked(self, number: int, now: float) -> None:
+        if self.phase is Phase.SERVING:
+            self._begin_end(now)
+            self._actions.append(Report("stopping; Ctrl-C once more stops at once"))
+        elif number == signal.SIGINT and self.phase is not Phase.STOPPED:
+            self._kill_at = now
+
+    def _give_up(self, why: str, now: float) -> None:
+        self.exit_code = 1
+        self._actions.append(Report(why))
+        self._begin_end(now)
+
+    def _begin_end(self, now: float) -> None:
+        self.phase = move(PHASE_MOVES, self.phase, "drain")
+        self._kill_at = now + self._grace + GRACE_MARGIN
+        self._actions.append(CloseListener())
+        self._stop_kind(API)
+
+    def _answered(self, status: int) -> None:
+        if self.phase is not Phase.SERVING:
+            return
+        if not self.is_published:
+            self.is_published = True
+            self._actions.append(Publish())
+        if status == 200 and not self.is_announced:
+            self.is_announced = True
+            self._actions.append(Announce())
+
+    def _welcomed(self, epoch: str) -> None:
+        """Tell a new dispatcher what the old one knew."""
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        self._told.clear()
+        self._tell_from = self._asked + 1
+        self._actions += [Send(gone) for gone in self._gone]
+
+    def _fence(self, fence: protocol.Fence) -> None:
+        slot = next((s for s in self.slots.values() if s.process == fence.worker), None)
+        if slot is None or not slot.has_process:
+            self._actions.append(Send(protocol.WorkerGone(fence.worker, "it is gone already")))
+            return
+        if slot.state is ChildState.RUNNING:
+            slot.fence(fence.reason)
+            self._actions.append(Report(f"{fence.worker} is killed: {fence.reason}"))
+        self._actions.append(Signal(slot.name, signal.SIGKILL))
+
+    def _learn(self, status: protocol.Status, now: float) -> None:
+        """Take in who is ready; tell the dispatcher which models cannot be served."""
+        workers: dict[str, Any] = status.state.get("workers", {})
+        for slot in self.slots.values():
+            if workers.get(slot.process, {}).get("state") == "ready":
+                slot.ready()
+        if self.phase is Phase.EMPTYING and _is_empty(status.state):
+            self._stop_kind(DISPATCHER)
+        if status.id < self._tell_from:
+            return
+        known: dict[str, Any] = status.state.get("models", {})
+        for model, trouble in self.troubles().items():
+            if self._told.get(model, "") == trouble:
+                continue
+            self._told[model] = trouble
+            said = str(known.get(model, {}).get("reason") or trouble) if trouble else ""
+            self._actions.append(Send(protocol.ModelUnavailable(model, said)))
+            if said:
+                self._unavailable(model, said, now)
+
+    def _unavailable(self, model: str, reason: str, now: float) -> None:
+        self._actions.append(Report(f"{model} cannot be served: {reason}"))
+        if self._strict and self.phase is Phase.SERVING:
+            self._give_up("stopping, because --strict was given", now)
+
+    def troubles(self) -> dict[str, str]:
+        """Return why each model has no worker, "" where it has one or may have one soon."""
+        found: dict[str, str] = {}
+        for slot in self.slots.values():
+            if slot.kind == WORKER:
+                found[slot.model] = slot.trouble and found.get(slot.model, slot.trouble)
+        return found
+
+    # --- decisions --------------------------------------------------------------------------
+
+    def step(self, now: float) -> list[Action]:
+        """Return what is to be done now."""
+        for slot in self.slots.values():
+            if slot.state is ChildState.WAITING and self._restarts(slot) and slot.start_at <= now:
+                slot.start(now)
+                self._actions.append(Start(slot.name, slot.process))
+        self._advance(now)
+        if self.phase is not Phase.STOPPED:
+            self._speak(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def next_wakeup(self) -> float:
+        """Return the monotonic moment at which `step` is due, if nothing happens before."""
+        moments = [self._next_hello, self._next_ask]
+        moments += [
+            slot.start_at
+            for slot in self.slots.values()
+            if slot.state is ChildState.WAITING and self._restarts(slot)
+        ]
+        if self._kill_at is not None:
+            moments.append(self._kill_at)
+        return min(moments)
+
+    def _restarts(self, slot: Slot) -> bool:
+        """Whether a process of this kind is still wanted in this phase."""
+        return slot.kind in WANTED.get(self.phase, ())
+
+    def _advance(self, now: float) -> None:
+        """Go to the next phase of the end when its time has come."""
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self.phase = move(PHASE_MOVES, self.phase, "kill")
+            for kind in (API, DISPATCHER, WORKER):
+                self._stop_kind(kind, signal.SIGKILL)
+        if self.phase is Phase.DRAINING and self._has_ended(API):
+            self.phase = move(PHASE_MOVES, self.phase, "done")
+            self._actions.append(Send(protocol.Drain()))
+            self._next_ask = now
+        if self.phase is Phase.EMPTYING and self._has_ended(DISPATCHER):
+            self.phase = move(PHASE_MOVES, self.phase, "done")
+            self._stop_kind(WORKER)
+        if self.phase in (Phase.STOPPING, Phase.KILLING) and self._has_ended(
+            API, DISPATCHER, WORKER
+        ):
+            self.phase = move(PHASE_MOVES, self.phase, "done")
+            self._kill_at = None
+
+    def _stop_kind(self, kind: str, number: int = signal.SIGTERM) -> None:
+        for slot in self.slots.values():
+            if slot.kind == kind:
+                if slot.has_process:
+                    self._actions.append(Signal(slot.name, number))
+                slot.stop()
+
+    def _has_ended(self, *kinds: str) -> bool:
+        return all(s.state is ChildState.ENDED for s in self.slots.values() if s.kind in kinds)
+
+    def _speak(self, now: float) -> None:
+        """Say hello and ask for the state, each when it is due."""
+        if now >= self._next_hello:
+            self._next_hello = now + protocol.HELLO_SECONDS
+            self._actions.append(Send(protocol.SupervisorHello(self._name, self._epoch)))
+        if now >= self._next_ask:
+            pause = EMPTYING_SECONDS if self.phase is Phase.EMPTYING else ASK_SECONDS
+            self._next_ask = now + pause
+            self._asked += 1
+            self._actions.append(Send(protocol.Ask(self._asked)))
+
+
+def _is_empty(state: dict[str, Any]) -> bool:
+    """Return whether a dispatcher that accepts nothing more has nothing left to answer."""
+    queued = sum(model["queued_requests"] for model in state["models"].values())
+    held = sum(each["running"] + each["staged"] for each in state["workers"].values())
+    return bool(state["draining"]) and not queued and not held

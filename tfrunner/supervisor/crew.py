@@ -1,0 +1,100 @@
+"""Which processes a server has, and what each is started with. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from tfrunner.config import ApiConfig, DispatcherConfig, ServerConfig, WorkerConfig
+from tfrunner.supervisor.children import Command
+from tfrunner.supervisor.placement import Placement
+from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where the processes of one server find each other.
+
+    Args:
+        frontend: Where gateways connect; the first is for our own api processes.
+        backend: Where workers and the supervisor connect.
+        listener: Descriptor of the listening HTTP socket.
+        parent: Pid of the supervisor.
+    """
+
+    frontend: tuple[str, ...]
+    backend: str
+    listener: int
+    parent: int
+
+
+class Crew:
+    """The slots of a server, and the command for each.
+
+    Args:
+        config: What is served.
+        placements: Where each worker runs.
+    """
+
+    def __init__(self, config: ServerConfig, placements: Sequence[Placement]) -> None:
+        self.config = config
+        self.slots = [Slot(DISPATCHER, DISPATCHER)]
+        self.slots += [Slot(API, f"api-{number}") for number in range(config.api_workers)]
+        self.placements: dict[str, Placement] = {}
+        counts: Counter[str] = Counter()
+        for placement in placements:
+            name = placement.model.partition(":")[0]  # versions of a name are counted together
+            slot = Slot(WORKER, f"worker-{name}-{counts[name]}", model=placement.model)
+            counts[name] += 1
+            self.slots.append(slot)
+            self.placements[slot.name] = placement
+
+    def command(self, slot: Slot, addresses: Addresses) -> Command:
+        """Return how the next process of a slot is started."""
+        if slot.kind == DISPATCHER:
+            return Command("tfrunner.dispatcher", self._dispatcher(addresses))
+        if slot.kind == API:
+            config = self._api(slot, addresses)
+            return Command("tfrunner.api", config, descriptors=(addresses.listener,))
+        placement = self.placements[slot.name]
+        config_of_worker = self._worker(slot, placement, addresses)
+        return Command("tfrunner_workers", config_of_worker, environment=placement.environment)
+
+    def _dispatcher(self, addresses: Addresses) -> DispatcherConfig:
+        return DispatcherConfig(
+            frontend=addresses.frontend,
+            backend=addresses.backend,
+            models=self.config.models,
+            grace=self.config.grace,
+            hold=self.config.hold,
+            parent=addresses.parent,
+            log_level=self.config.log_level,
+        )
+
+    def _api(self, slot: Slot, addresses: Addresses) -> ApiConfig:
+        return ApiConfig(
+            name=slot.process,
+            frontend=addresses.frontend[0],
+            fd=addresses.listener,
+            services=self.config.services,
+            timeout=self.config.timeout,
+            body_limit=self.config.body_limit,
+            grace=self.config.grace,
+            parent=addresses.parent,
+            log_level=self.config.log_level,
+        )
+
+    def _worker(self, slot: Slot, placement: Placement, addresses: Addresses) -> WorkerConfig:
+        model = next(each for each in self.config.models if each.tag == placement.model)
+        return WorkerConfig(
+            name=slot.process,
+            backend=addresses.backend,
+            model=model,
+            kind=self.config.kind,
+            device=placement.device,
+            threads=placement.threads,
+            parent=addresses.parent,
+            grace=self.config.grace,
+            log_level=self.config.log_level,
+        )

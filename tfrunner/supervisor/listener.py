@@ -1,0 +1,46 @@
+"""The one listening socket of a server, bound here and inherited by the api processes.
+
+Without SO_REUSEPORT: it would let a second server share a used port silently.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from tfrunner.errors import ConfigError
+
+BACKLOG = 2048
+LAST_PORT = 65535
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen.
+
+    Raises:
+        ConfigError: The port is in use, or the address is not one of this machine.
+    """
+    if not 0 <= port <= LAST_PORT:
+        raise ConfigError(f"port {port} does not exist; expected 0 (any free one) to {LAST_PORT}.")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise ConfigError(_explain(exc, host, port)) from exc
+
+
+def _explain(exc: OSError, host: str, port: int) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} is in use on {host}. Stop the other server, or choose another port "
+            "with --port (0: any free one)."
+        )
+    if exc.errno == errno.EACCES:
+        return f"port {port} needs more rights than you have; choose one above 1023 with --port."
+    return f"cannot listen on {host} port {port}: {exc.strerror or exc}"
+
+
+def url(host: str, port: int) -> str:
+    """Return the address that a client on this machine uses."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,112 @@
+"""A place for one child process, and when its next process may start. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tfrunner.processes import CONFIG_ERROR, LOAD_ERROR
+from tfrunner.supervisor.states import CHILD_MOVES, ChildState, move
+
+DISPATCHER = "dispatcher"
+API = "api"
+WORKER = "worker"
+
+FIRST_DELAY = 0.1  # seconds
+LONGEST_DELAY = 10.0
+LOAD_ERROR_DELAY = 30.0
+PROVEN_AFTER = 30.0  # seconds of life after which earlier failures count no more
+JITTER = 0.2  # at most this share is added, so that many do not start at once
+TROUBLE_AFTER = 5  # deaths in a row, none of them after it was ready
+
+
+class Slot:
+    """One place for a child process.
+
+    Args:
+        kind: "dispatcher", "api" or "worker".
+        name: Name of the place; a process in it has the number of its start added.
+        model: Tag of the worker's model, "" for other kinds.
+
+    Attributes:
+        start_at: Monotonic moment from which the next process may start.
+        failures: Deaths in a row, none of them after a long life.
+        early_deaths: Deaths in a row, none of them after it was ready.
+        trouble: Why this place does not serve, "" if it does or may soon.
+        fence_reason: Why the dispatcher had its process killed.
+    """
+
+    def __init__(self, kind: str, name: str, *, model: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.model = model
+        self.state = ChildState.WAITING
+        self.starts = 0
+        self.start_at = 0.0
+        self.started_at = 0.0
+        self.failures = 0
+        self.early_deaths = 0
+        self.trouble = ""
+        self.fence_reason = ""
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.process} [{self.state.value} | failures: {self.failures}]>"
+
+    @property
+    def process(self) -> str:
+        """The name of its latest process: unique, because starts are counted."""
+        return f"{self.name}-{self.starts}"
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a process of it runs, or is not reaped yet."""
+        return self.state in (ChildState.RUNNING, ChildState.FENCED, ChildState.STOPPING)
+
+    def start(self, now: float) -> None:
+        """Take note of a start."""
+        self.state = move(CHILD_MOVES, self.state, "start")
+        self.starts += 1
+        self.started_at = now
+        self.fence_reason = ""
+
+    def ready(self) -> None:
+        """Take note that its process serves."""
+        self.trouble = ""
+        self.early_deaths = 0
+
+    def fence(self, reason: str) -> None:
+        """Take note that its process is killed at the dispatcher's wish."""
+        self.state = move(CHILD_MOVES, self.state, "fence")
+        self.fence_reason = reason
+
+    def stop(self) -> None:
+        """Take note that its process is asked to end, and that none will follow."""
+        if self.state not in (ChildState.STOPPING, ChildState.ENDED):
+            self.state = move(CHILD_MOVES, self.state, "stop")
+
+    def exit(self, code: int, now: float, *, jitter: Callable[[], float]) -> None:
+        """Take note of a death; set when the next process may start.
+
+        Args:
+            code: The exit code; the negative signal number where a signal ended it.
+            now: Monotonic moment.
+            jitter: Gives a random number from 0 to 1.
+        """
+        self.state = move(CHILD_MOVES, self.state, "exit")
+        if now - self.started_at >= PROVEN_AFTER:
+            self.failures = 0
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self.failures)
+        self.failures += 1
+        self.early_deaths += 1
+        if code in (LOAD_ERROR, CONFIG_ERROR):
+            delay = LOAD_ERROR_DELAY
+            self.trouble = "the model cannot be loaded; the worker's log says why"
+        elif self.early_deaths >= TROUBLE_AFTER:
+            self.trouble = (
+                f"its worker died {self.early_deaths} times, each time before it was ready"
+            )
+        self.start_at = now + delay * (1 + JITTER * jitter())
+
+
+def exit_text(code: int) -> str:
+    """Return how people call an exit code."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
