@@ -8,6 +8,7 @@ an array of kind "O" is refused before msgpack-numpy sees it.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -108,6 +109,11 @@ def _check_array(value: dict[Any, Any]) -> None:
         raise ProtocolError(f"an array of shape {shape!r} was refused")
     if not isinstance(value[b"nd"], bool) or not isinstance(value[b"data"], bytes):
         raise ProtocolError("an array whose data is not bytes was refused")
+    if len(value[b"data"]) != math.prod(shape) * np.dtype(letters).itemsize:
+        raise ProtocolError(
+            f"an array of shape {shape!r} and type {letters!r} came with "
+            f"{len(value[b'data'])} bytes"
+        )
 
 
 def _check_text(array: Array) -> None:

@@ -60,11 +60,11 @@ class Shell:
         """Serve until a signal says stop."""
         routers = tuple(self._routers.values())
         while not self._stop.count:
-            has_more = self._read()
-            has_more |= self._perform()
+            self._read()
+            has_news = self._perform()
             for note in self._core.take_notes():
                 log.info("%s", note)
-            wait(routers, 0.0 if has_more else self._rest(), descriptors=(self._stop.fileno(),))
+            wait(routers, 0.0 if has_news else self._rest(), descriptors=(self._stop.fileno(),))
 
     def close(self) -> None:
         """Close the sockets; their files are removed."""
@@ -76,22 +76,18 @@ class Shell:
         wakeup = self._core.next_wakeup()
         return None if wakeup is None else max(0.0, wakeup - monotonic())
 
-    def _read(self) -> bool:
-        """Tell the core what has arrived; return whether there may be more."""
+    def _read(self) -> None:
+        """Tell the core what has arrived; the rest of a flood wakes `wait` at once."""
         now = monotonic()
-        has_more = False
         for link, router in self._routers.items():
             decode = self._decoders[link].decode
-            received = router.receive(READ_LIMIT)
-            has_more |= len(received) == READ_LIMIT
-            for sender, frames in received:
+            for sender, frames in router.receive(READ_LIMIT):
                 try:
                     message = decode(frames)
                 except ProtocolError as exc:
                     log.warning("%s %s: %s", link, sender.decode(errors="replace"), exc)
                     continue
                 self._core.handle(sender, message, now)
-        return has_more
 
     def _perform(self) -> bool:
         """Let the core step, and send; return whether it must step again at once."""
