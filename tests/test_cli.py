@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.test_serve import wait_for
 from tests.test_store import put
 from tfrunner import __main__ as module
 from tfrunner.cli import main
@@ -193,7 +194,7 @@ def test_a_target_that_is_neither_says_so(store):
         (["digits", "--workers", "-1"], "workers"),
         (["digits", "--host", "203.0.113.1", "--port", "0"], "203.0.113.1"),
         (["digits", "--port", "70000"], "70000"),
-        (["digits", "--direct", "tcp://127.0.0.1:0"], "--direct"),
+        (["digits", "--direct", "ipc:///tmp/there"], "--direct"),
         (["digits", "--direct", "tcp://0.0.0.0:5555"], "is refused"),
     ],
 )
@@ -236,7 +237,7 @@ def test_predict_and_status_of_a_running_server(run, tmp_path, monkeypatch):
         assert (wrong.code, "Did you mean 'echo'" in wrong.err) == (1, True)
         assert run("predict", "echo", "[[-1]]", "--method", "fail", *where).code == 1
 
-        state = run("status", "--json", *where).json
+        state = wait_for(lambda: (s := run("status", "--json", *where).json)["processes"] and s)
         kinds = sorted(process["kind"] for process in state["processes"])
         assert kinds == ["api", "dispatcher", "supervisor", "worker"]
         assert all(process["rss"] > 1e6 for process in state["processes"])

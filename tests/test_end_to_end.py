@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,8 +137,11 @@ def test_large_tensors_cross_unchanged():
 
 @pytest.fixture(scope="module")
 def server():
-    """Serve the echo model with small limits."""
-    with serve("echo", echo=True, body_limit=100_000, direct="tcp://127.0.0.1:*") as client:
+    """Serve the echo model with a small body limit, and a loopback port for direct clients."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with serve("echo", echo=True, body_limit=100_000, direct=f"tcp://127.0.0.1:{port}") as client:
+        client.tcp_address = f"tcp://127.0.0.1:{port}"
         yield client
 
 
@@ -159,7 +163,7 @@ def test_every_way_in_gives_the_same_answer(server: ServedClient, http: httpx.Cl
     column_form = http.post(PREDICT, json={"inputs": {"x": rows_json}}).json()
     assert np.array_equal(np.float32(row_form["predictions"]), rows)
     assert np.array_equal(np.float32(column_form["outputs"]), rows)
-    for address in (server.address, server.http_address):
+    for address in (server.address, server.tcp_address, server.http_address):
         with Client(address) as client:
             answer = client.predict("echo", rows)
             assert answer.dtype == np.float32
