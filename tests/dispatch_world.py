@@ -46,7 +46,11 @@ class Asked:
 
 @dataclass
 class FakeWorker:
-    """A worker process: what it holds, and the replies it has sent that may come late."""
+    """A worker process: what it holds, and the replies it has sent that may come late.
+
+    `stopped`: it stands still, as after SIGSTOP: it neither works nor says hello. `stuck`: it
+    says hello, but its model does not return. `memory`: most rows that it can run.
+    """
 
     identity: bytes
     name: str
@@ -54,6 +58,11 @@ class FakeWorker:
     alive: bool = True
     old_replies: list[p.BatchDone] = field(default_factory=list)
     runs_suspect: bool = False
+    stopped: bool = False
+    stuck: bool = False
+    memory: int = 10**9
+    leaving: bool = False
+    told_to_stop: bool = False
 
 
 class World:
@@ -97,8 +106,16 @@ class World:
 
     def announce(self, worker: FakeWorker) -> None:
         """Let a worker say its hello, knowing the present epoch."""
-        hello = p.WorkerHello(worker.name, f"epoch-{self.epoch}", MODEL, 1, "cpu", True, METHODS)
+        is_ready = not worker.leaving
+        hello = p.WorkerHello(
+            worker.name, f"epoch-{self.epoch}", MODEL, 1, "cpu", is_ready, METHODS
+        )
         self.tell(worker.identity, hello)
+
+    def leave(self, worker: FakeWorker) -> None:
+        """Let a worker ask to go, as after SIGTERM."""
+        worker.leaving = True
+        self.tell(worker.identity, p.Leave("signal 15"))
 
     def tell(self, sender: bytes, message: object) -> None:
         """Hand one message to the core, step, and perform what it sends."""
@@ -109,6 +126,16 @@ class World:
         """Step the core and perform its sends."""
         for send in self.core.step(self.now):
             self._perform(send)
+
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass, with the hellos that workers say meanwhile."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 0.5)
+            for worker in list(self.workers.values()):
+                if worker.alive and not worker.stopped:
+                    self.announce(worker)
+            self.step()
 
     def submit(
         self,
@@ -144,6 +171,11 @@ class World:
             return
         worker.held.pop(0)
         worker.runs_suspect = False
+        if message.rows > worker.memory:
+            text = "no memory"
+            failed = p.BatchFailed(message.batch, message.attempt, "out_of_memory", text)
+            self.tell(worker.identity, failed)
+            return
         if any(asked.fails for asked in askeds):
             text = "ValueError: bad row"
             failed = p.BatchFailed(message.batch, message.attempt, "model_error", text)
@@ -159,7 +191,10 @@ class World:
             busy = [worker for worker in self.workers.values() if worker.alive and worker.held]
             if not busy:
                 return
-            self.finish(busy[0])
+            able = [worker for worker in busy if not worker.stopped and not worker.stuck]
+            if not able:
+                return
+            self.finish(able[0])
             if not any(worker.alive for worker in self.workers.values()):
                 self.start_worker()
         raise AssertionError("the dispatcher never comes to rest")
@@ -192,6 +227,8 @@ class World:
         for worker in list(self.workers.values()):
             if worker.alive:
                 self.announce(worker)
+            if worker.alive and worker.leaving:
+                self.leave(worker)
         for asked in self.open_requests():
             asked.rows_back.clear()
             asked.deaths = 0  # the new one cannot know of them
@@ -237,6 +274,10 @@ class World:
                     self.refused.append(failure)
             case p.Fence():
                 self.fences.append(message)
+            case p.Stop():
+                worker = self.workers[peer]
+                assert not worker.held, "a worker was told to stop while it holds a batch"
+                worker.told_to_stop = True
             case p.Welcome() | p.Status():
                 assert link in ("frontend", "backend")
             case _:
@@ -245,6 +286,7 @@ class World:
     def _check_batch(self, peer: bytes, message: p.RunBatch) -> None:
         worker = self.workers[peer]
         assert worker.alive, "a batch was sent to a dead worker"
+        assert not worker.told_to_stop, "a batch was sent to a worker that was told to stop"
         assert len(worker.held) < 2, "a worker was given a third batch"
         parts = [(g.gateway, part) for g in message.groups for part in g.parts]
         rows = sum(part.stop - part.start for _, part in parts)

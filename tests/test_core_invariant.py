@@ -25,11 +25,11 @@ from tests.dispatch_world import FakeWorker, World
 from tfrunner import protocol as p
 from tfrunner.dispatcher.assignment import Assignment
 from tfrunner.dispatcher.batches import Batch, Piece
-from tfrunner.dispatcher.core import Core
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.queues import Queue
 from tfrunner.dispatcher.recovery import Recovery
 from tfrunner.dispatcher.requests import Requests
+from tfrunner.dispatcher.roster import Roster
 from tfrunner.dispatcher.workers import Worker
 
 GATEWAYS = (b"a", b"b", b"c")
@@ -64,8 +64,20 @@ class DispatcherMachine(RuleBasedStateMachine):
             kills=kind == "kills",
         )
 
+    @rule(kinds=st.lists(st.sampled_from(["good", "good", "fails", "kills"]), max_size=6))
+    def submit_many(self, kinds):
+        """Several callers ask for one row each: what batches are made of."""
+        for index, kind in enumerate(kinds):
+            gateway = GATEWAYS[index % len(GATEWAYS)]
+            if gateway not in self.world.gone_gateways:
+                self.world.submit(gateway=gateway, fails=kind == "fails", kills=kind == "kills")
+
     def _worker(self, data, *, busy: bool) -> FakeWorker | None:
-        choice = [w for w in self.world.workers.values() if w.alive and (w.held or not busy)]
+        choice = [
+            worker
+            for worker in self.world.workers.values()
+            if worker.alive and not worker.stopped and (worker.held or not busy)
+        ]
         return data.draw(st.sampled_from(choice)) if choice else None
 
     @rule(data=st.data())
@@ -92,6 +104,24 @@ class DispatcherMachine(RuleBasedStateMachine):
         """A send to a worker fails; the supervisor kills it when it gets round to it."""
         if (worker := self._worker(data, busy=False)) is not None:
             self.world.lose_connection(worker)
+
+    @rule(data=st.data())
+    def stop(self, data):
+        """SIGSTOP: a worker stands still, until it is found out."""
+        if (worker := self._worker(data, busy=False)) is not None:
+            worker.stopped = True
+
+    @rule(data=st.data())
+    def leave(self, data):
+        """SIGTERM: a worker asks to go, and goes when it is told to."""
+        if (worker := self._worker(data, busy=False)) is not None:
+            self.world.leave(worker)
+
+    @rule(data=st.data(), rows=st.integers(1, 3))
+    def lose_memory(self, data, rows):
+        """A device can hold only so many rows."""
+        if (worker := self._worker(data, busy=False)) is not None:
+            worker.memory = rows
 
     @precondition(lambda self: self.world.fences)
     @rule()
@@ -124,8 +154,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
     def let_time_pass(self, seconds):
         """Deadlines pass in queues and in flight."""
-        self.world.now += seconds
-        self.world.step()
+        self.world.let_pass(seconds)
 
     @rule(gateway=st.sampled_from(GATEWAYS))
     def lose_gateway(self, gateway):
@@ -151,11 +180,19 @@ class DispatcherMachine(RuleBasedStateMachine):
     def teardown(self):
         """In the end everybody who still waits has been answered."""
         world = self.world
-        while world.fences:
-            self.obey_a_fence()
-        world.start_worker()
-        world.step()
-        world.finish_all()
+        for _ in range(50):
+            while world.fences:
+                self.obey_a_fence()
+            for worker in list(world.workers.values()):
+                if worker.told_to_stop and worker.alive:
+                    world.kill(worker, "exit code 0")
+            ready = (w.alive and not w.stopped for w in world.workers.values())
+            if not any(ready) or not world.open_requests():
+                world.start_worker()
+            world.finish_all()
+            if not world.open_requests() and not any(w.held for w in world.workers.values()):
+                break
+            world.let_pass(10.0)
         left = [asked for asked in world.open_requests() if asked.request.method != "once"]
         assert not left, f"{len(left)} requests were lost: {left[:3]}"
         for model in world.core.snapshot(world.now)["models"].values():
@@ -223,10 +260,10 @@ def batch_of_a_dead_worker_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker presumed lost is not reaped before its batch runs elsewhere."""
 
-    def fence(self: Core, worker: Worker, reason: str) -> None:
-        self._bury(worker.name, reason)
+    def fence(self: Roster, worker: Worker, reason: str) -> None:
+        self.bury(worker.name, reason)
 
-    monkeypatch.setattr(Core, "_fence", fence)
+    monkeypatch.setattr(Roster, "fence", fence)
 
 
 def expired_requests_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,16 +317,16 @@ def staged_behind_a_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def old_attempts_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply is taken for an answer to whatever runs now."""
-    original = Core._finish
+    original = Roster.finish
 
-    def finish(self: Core, sender: bytes, message, now: float) -> None:
+    def finish(self: Roster, sender: bytes, message, now: float) -> None:
         worker = self._by_identity.get(sender)
         if worker is not None and worker.batches:
             batch = worker.batches[0]
             message = p.msgspec.structs.replace(message, batch=batch.id, attempt=batch.attempt)
         original(self, sender, message, now)
 
-    monkeypatch.setattr(Core, "_finish", finish)
+    monkeypatch.setattr(Roster, "finish", finish)
     monkeypatch.setattr(Batch, "is_answered_by", lambda self, blocks: True)
 
 
@@ -316,6 +353,28 @@ def worker_forgotten_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Assignment, "assign", lambda self, model, now: None)
 
 
+def leaving_workers_given_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that asked to go is told to stop while it still holds a batch."""
+
+    def let_go(self: Roster, sender: bytes, reason: str) -> None:
+        self._out.to_backend(sender, p.Stop())
+
+    monkeypatch.setattr(Roster, "let_go", let_go)
+
+
+def hangs_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that stands still keeps its batch for ever."""
+    monkeypatch.setattr(Roster, "fence_hung", lambda self, now: None)
+
+
+def memory_limit_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are lost when a batch is cut for a smaller memory."""
+    from tfrunner.dispatcher import assignment
+
+    original = assignment.chunks
+    monkeypatch.setattr(assignment, "chunks", lambda pieces, rows: original(pieces, rows)[:1])
+
+
 FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     dropped_cancel,
     swapped_rows,
@@ -333,6 +392,9 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     failed_twice,
     halves_overlap,
     worker_forgotten_when_idle,
+    leaving_workers_given_work,
+    hangs_not_noticed,
+    memory_limit_forgotten,
 ]
 
 
@@ -341,7 +403,7 @@ def test_the_invariant_finds_a_seeded_fault(fault, monkeypatch):
     """A check that cannot fail proves nothing: each fault must be found."""
     fault(monkeypatch)
     found = settings(
-        SETTINGS, max_examples=400, derandomize=True, phases=[Phase.generate], database=None
+        SETTINGS, max_examples=1500, derandomize=True, phases=[Phase.generate], database=None
     )
     with pytest.raises((AssertionError, RuntimeError, KeyError, IndexError)):
         run_state_machine_as_test(DispatcherMachine, settings=found)

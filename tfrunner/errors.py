@@ -6,6 +6,7 @@ TFRunnerError                   internal              500
 ├── AlreadyExists               already_exists        409
 ├── TooLarge                    too_large             413
 ├── ModelError                  model_error           500
+│   ├── OutOfMemory             out_of_memory         500
 │   └── PoisonRequest           poison_request        500
 ├── Unavailable                 unavailable           503
 │   ├── Overloaded              overloaded            503
@@ -80,6 +81,12 @@ class ModelError(TFRunnerError):
     """The model's own code raised, or returned what cannot be answered with."""
 
     code = "model_error"
+
+
+class OutOfMemory(ModelError):
+    """The device's memory does not hold even one row of the request."""
+
+    code = "out_of_memory"
 
 
 class PoisonRequest(ModelError):

@@ -197,6 +197,12 @@ class WorkerHello(Message, frozen=True):
     load_error: str = ""
 
 
+class Leave(Message, frozen=True):
+    """Give me no more batches, and say Stop once I hold none; `reason` is for the log."""
+
+    reason: str
+
+
 class BlockFor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """A block and the gateway that it goes to."""
 
@@ -290,7 +296,7 @@ class Fence(Message, frozen=True):
 
 FromGateway = Union[Hello, Submit, Cancel, Ask, Count]
 ToGateway = Union[Welcome, Results, Failures, Status]
-FromWorker = Union[WorkerHello, BatchDone, BatchFailed]
+FromWorker = Union[WorkerHello, Leave, BatchDone, BatchFailed]
 ToWorker = Union[Welcome, RunBatch, Stop]
 FromSupervisor = Union[SupervisorHello, WorkerGone, Processes, ModelUnavailable, Drain, Ask]
 ToSupervisor = Union[Welcome, Fence, Status]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfrunner.dispatcher.batches import Batch, Piece, Rerun
+from tfrunner.dispatcher.batches import Batch, Piece, Rerun, chunks
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.policy import Policy
@@ -42,7 +42,7 @@ class Assignment:
         if worker is None:
             return False
         batchable = model.is_batchable(queue.method)
-        full = queue.bound if batchable else 1
+        full = min(queue.bound, worker.limit) if batchable else 1
         rows = self._policy.size(queue, idle=worker is idle, full=full, now=now)
         if rows == 0:
             return False
@@ -68,17 +68,23 @@ class Assignment:
             suspects = [piece for piece in pieces if piece.owner.deaths]
             queue.reruns.extendleft(Rerun([s], rerun.attempt, alone=True) for s in suspects)
             pieces = [piece for piece in pieces if not piece.owner.deaths]
-        if pieces:
+        if (
+            model.is_batchable(queue.method)
+            and sum(p.stop - p.start for p in pieces) > worker.limit
+        ):
+            parts = chunks(pieces, worker.limit)
+            queue.reruns.extendleft(rerun._replace(pieces=part) for part in reversed(parts))
+        elif pieces:
             reason = "alone" if rerun.alone else "bisect" if rerun.bisection else "requeued"
             self._start(model, rerun._replace(pieces=pieces), worker, reason, now)
         return True
 
     def _start(self, model: Model, rerun: Rerun, worker: Worker, reason: str, now: float) -> None:
-        batch = Batch(self._next_batch, rerun, sent=now)
+        batch = Batch(self._next_batch, rerun)
         self._next_batch += 1
         worker.batches.append(batch)
         if len(worker.batches) == 1:
-            batch.move("run")
+            batch.run(now)
             model.team.started(worker)
         model.ledger.reasons[reason] += 1
         self._out.to_backend(worker.identity, batch.message())

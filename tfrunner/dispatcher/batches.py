@@ -90,17 +90,24 @@ class Rerun(NamedTuple):
 
 
 class Batch:
-    """Pieces of one batch key on their way through a worker."""
+    """Pieces of one batch key on their way through a worker.
 
-    __slots__ = ("alone", "attempt", "bisection", "groups", "id", "pieces", "rows", "sent", "state")
+    Attributes:
+        started: When the worker could begin to run it.
+    """
 
-    def __init__(self, number: int, rerun: Rerun, *, sent: float) -> None:
+    __slots__ = (
+        *("alone", "attempt", "bisection", "groups", "id"),
+        *("pieces", "rows", "started", "state"),
+    )
+
+    def __init__(self, number: int, rerun: Rerun) -> None:
         self.id = number
         self.attempt = rerun.attempt
         self.pieces = rerun.pieces
         self.alone = rerun.alone
         self.bisection = rerun.bisection
-        self.sent = sent
+        self.started = 0.0
         self.state = BatchState.STAGED
         self.groups = group(rerun.pieces)
         self.rows = sum(part.stop - part.start for each in self.groups for part in each.parts)
@@ -108,6 +115,15 @@ class Batch:
     def move(self, event: str) -> None:
         """Change the state."""
         self.state = move(BATCH_MOVES, self.state, event)
+
+    def run(self, now: float) -> None:
+        """Count it as running."""
+        self.move("run")
+        self.started = now
+
+    def is_awaited(self, now: float) -> bool:
+        """Whether anybody still waits for it."""
+        return any(owner.is_open and owner.deadline > now for owner, _, _ in self.pieces)
 
     def message(self) -> RunBatch:
         """Return what the worker is sent."""
@@ -141,6 +157,22 @@ def group(pieces: list[Piece]) -> tuple[PartsOf, ...]:
         part = Part(request.id, start, min(stop, request.rows), request.rows, request.bodies)
         by_gateway.setdefault(owner.gateway, []).append(part)
     return tuple(PartsOf(gateway, tuple(parts)) for gateway, parts in by_gateway.items())
+
+
+def chunks(pieces: list[Piece], rows: int) -> list[list[Piece]]:
+    """Cut pieces into lists of at most `rows` rows, in order; requests are cut where needed."""
+    cut: list[list[Piece]] = []
+    room = 0
+    for owner, start, stop in pieces:
+        while start < stop:
+            if room == 0:
+                cut.append([])
+                room = rows
+            end = min(stop, start + room)
+            cut[-1].append(Piece(owner, start, end))
+            room -= end - start
+            start = end
+    return cut
 
 
 def halves(pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:

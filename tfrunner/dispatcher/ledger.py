@@ -27,6 +27,17 @@ class Histogram:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
+    def quantile(self, share: float) -> float | None:
+        """Return an upper bound of a quantile in seconds; None before anything was counted."""
+        wanted = share * sum(self.counts)
+        if not wanted:
+            return None
+        for bound, count in zip((*BOUNDS, float("inf")), self.counts, strict=True):
+            wanted -= count
+            if wanted <= 0:
+                return bound
+        return float("inf")
+
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {"bounds": list(BOUNDS), "counts": list(self.counts), "sum": self.sum}
@@ -46,6 +57,8 @@ class Ledger:
         self.bisected = 0
         self.poisoned = 0
         self.late = 0
+        self.fenced = 0
+        self.out_of_memory = 0
         self.queue_seconds = Histogram()
         self.run_seconds = Histogram()
         self.seconds_per_row = 0.0
@@ -72,6 +85,8 @@ class Ledger:
             "bisected": self.bisected,
             "poisoned": self.poisoned,
             "late": self.late,
+            "fenced": self.fenced,
+            "out_of_memory": self.out_of_memory,
             "queue_seconds": self.queue_seconds.as_data(),
             "run_seconds": self.run_seconds.as_data(),
         }

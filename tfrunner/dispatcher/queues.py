@@ -54,8 +54,9 @@ class Queue:
     def take(self, rows: int, now: float, on_expired: Callable[[Accepted], None]) -> list[Piece]:
         """Return pieces of at most `rows` rows in all, in order; never one that has expired.
 
-        A request that does not fit whole is cut only if it is larger than the bound.
+        A request that does not fit whole is cut only if no batch could hold it.
         """
+        most = rows
         pieces: list[Piece] = []
         while rows > 0:
             self._skip_forgotten()
@@ -67,7 +68,7 @@ class Queue:
                 continue
             left = head.weight - head.taken
             if left > rows:
-                if head.weight <= self.bound:
+                if head.weight <= most:
                     break
                 left = rows
             pieces.append(Piece(head, head.taken, head.taken + left))

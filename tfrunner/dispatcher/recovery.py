@@ -2,6 +2,7 @@
 
 1. Done: every block goes to its gateway, unopened.
 2. Failed: bisected, so that only the culprit fails; a method that must not run twice fails whole.
+   Out of memory: run again in smaller batches, and the worker gets none so large any more.
 3. Lost while running: each request runs again, alone; a second death, alone, is its own doing.
 4. Lost while staged: returned to the front, unmarked.
 """
@@ -14,7 +15,10 @@ from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.requests import Requests
 from tfrunner.dispatcher.states import BatchState
 from tfrunner.dispatcher.workers import Worker
+from tfrunner.errors import OutOfMemory
 from tfrunner.protocol import BatchDone, BatchFailed
+
+OUT_OF_MEMORY = OutOfMemory.code
 
 
 class Recovery:
@@ -24,11 +28,12 @@ class Recovery:
         self._requests = requests
         self._out = out
 
-    def settle(self, model: Model, batch: Batch, done: BatchDone) -> None:
+    def settle(self, model: Model, worker: Worker, batch: Batch, done: BatchDone) -> None:
         """Forward the answers of a batch."""
         if not batch.is_answered_by(done.blocks):
             text = "the worker answered other rows than it was given"
-            self.isolate(model, batch, BatchFailed(batch.id, batch.attempt, "internal", text))
+            failed = BatchFailed(batch.id, batch.attempt, "internal", text)
+            self.isolate(model, worker, batch, failed)
             return
         batch.move("done")
         model.ledger.count_run(batch.rows, done.seconds)
@@ -37,11 +42,13 @@ class Recovery:
         for owner, start, stop in batch.pieces:
             self._requests.answer(owner, stop - start)
 
-    def isolate(self, model: Model, batch: Batch, failed: BatchFailed) -> None:
+    def isolate(self, model: Model, worker: Worker, batch: Batch, failed: BatchFailed) -> None:
         """Find the culprit of a failed batch by running its halves again, within a bound."""
         batch.move("fail")
         pieces = [piece for piece in batch.pieces if piece.owner.is_open]
         method = pieces[0].owner.request.method if pieces else ""
+        if failed.code == OUT_OF_MEMORY and self._shrink(model, worker, batch, pieces):
+            return None
         if len(pieces) <= 1 or not model.is_repeatable(method):
             return self._fail_all(pieces, failed)
         bisection = batch.bisection
@@ -59,6 +66,23 @@ class Recovery:
         for half in reversed(halves(pieces)):
             queue.reruns.appendleft(Rerun(half, 1, bisection=bisection))
         return None
+
+    def _shrink(self, model: Model, worker: Worker, batch: Batch, pieces: list[Piece]) -> bool:
+        """Lower a worker's limit to half of what it could not hold; return whether that helps."""
+        model.ledger.out_of_memory += 1
+        request = batch.pieces[0].owner.request
+        can_be_cut = model.is_batchable(request.method) and model.is_repeatable(request.method)
+        if batch.rows < 2 or not can_be_cut:
+            return False
+        worker.limit = min(worker.limit, batch.rows // 2)
+        self._out.note(
+            f"worker {worker.name} had no memory for {batch.rows} rows; "
+            f"it gets at most {worker.limit} from now on"
+        )
+        if pieces:
+            rerun = Rerun(pieces, 1, batch.alone, batch.bisection)
+            model.queue_of(request).reruns.appendleft(rerun)
+        return True
 
     def take_back(self, model: Model, worker: Worker, reason: str) -> None:
         """Decide on everything that a worker held when it died."""

@@ -33,6 +33,7 @@ class WorkerState(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    LEAVING = "leaving"  # finishes what it holds, is given nothing more
     FENCED = "fenced"
     GONE = "gone"
 
@@ -65,10 +66,16 @@ BATCH_MOVES: dict[BatchState, dict[str, BatchState]] = {
 WORKER_MOVES: dict[WorkerState, dict[str, WorkerState]] = {
     WorkerState.STARTING: {
         "ready": WorkerState.READY,
+        "leave": WorkerState.LEAVING,
         "fence": WorkerState.FENCED,
         "gone": WorkerState.GONE,
     },
-    WorkerState.READY: {"fence": WorkerState.FENCED, "gone": WorkerState.GONE},
+    WorkerState.READY: {
+        "leave": WorkerState.LEAVING,
+        "fence": WorkerState.FENCED,
+        "gone": WorkerState.GONE,
+    },
+    WorkerState.LEAVING: {"fence": WorkerState.FENCED, "gone": WorkerState.GONE},
     WorkerState.FENCED: {"gone": WorkerState.GONE},
     WorkerState.GONE: {},
 }

@@ -18,14 +18,15 @@ class Worker:
     Attributes:
         batches: What it holds; the first is running.
         heard: When its last message came.
+        limit: Most rows of a batch; lowered when its device's memory did not hold more.
     """
 
     __slots__ = (
         *("batches", "device", "done", "heard", "identity", "last_error"),
-        *("methods", "model", "name", "pid", "state"),
+        *("limit", "methods", "model", "name", "pid", "state"),
     )
 
-    def __init__(self, identity: bytes, hello: WorkerHello, *, now: float) -> None:
+    def __init__(self, identity: bytes, hello: WorkerHello, *, limit: int, now: float) -> None:
         self.identity = identity
         self.name = hello.name
         self.model = hello.model
@@ -36,6 +37,7 @@ class Worker:
         self.state = WorkerState.STARTING
         self.done = 0
         self.heard = now
+        self.limit = limit
         self.last_error = ""
 
     def move(self, event: str) -> None:
@@ -69,6 +71,7 @@ class Worker:
             "running": min(1, len(self.batches)),
             "staged": max(0, len(self.batches) - 1),
             "batches": self.done,
+            "limit": self.limit,
             "last_error": self.last_error,
         }
 

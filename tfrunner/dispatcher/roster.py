@@ -1,0 +1,210 @@
+"""The workers' lives, as the dispatcher sees them: they come, hold batches, leave, hang, die.
+
+The supervisor alone ends processes: the roster asks it to (`Fence`), and believes a death only
+when it says `WorkerGone`. Until then nothing that a worker holds is run elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tfrunner.dispatcher.models import Model
+from tfrunner.dispatcher.outbox import Outbox
+from tfrunner.dispatcher.recovery import Recovery
+from tfrunner.dispatcher.requests import Requests
+from tfrunner.dispatcher.states import WorkerState
+from tfrunner.dispatcher.workers import Worker
+from tfrunner.protocol import (
+    BatchDone,
+    BatchFailed,
+    Fence,
+    Stop,
+    Welcome,
+    WorkerHello,
+)
+
+QUIET_SECONDS = 3.0
+"""A worker whose hellos stopped for so long may hang (they come every half second)."""
+
+SHORTEST_PATIENCE = 5.0
+FIRST_PATIENCE = 30.0
+"""Seconds that a run may take at least before it is called hung; before anything is known."""
+
+
+class Roster:
+    """All workers, and the supervisor.
+
+    Attributes:
+        workers: By name; those that are not reaped.
+    """
+
+    def __init__(
+        self, models: dict[str, Model], requests: Requests, out: Outbox, *, epoch: str
+    ) -> None:
+        self.workers: dict[str, Worker] = {}
+        self._models = models
+        self._requests = requests
+        self._out = out
+        self._epoch = epoch
+        self._recovery = Recovery(requests, out)
+        self._by_identity: dict[bytes, Worker] = {}
+        self._gone: deque[str] = deque(maxlen=1000)
+        self._supervisor: bytes | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any worker holds a batch."""
+        return any(worker.batches for worker in self.workers.values())
+
+    # --- coming -------------------------------------------------------------------------------
+
+    def meet(self, sender: bytes, hello: WorkerHello, now: float) -> None:
+        """Take in a worker's hello; it may work once it knows this epoch and is warm."""
+        model = self._models.get(hello.model)
+        if model is None or hello.name in self._gone:
+            return
+        self._out.to_backend(sender, Welcome(self._epoch))
+        if hello.load_error:
+            self.set_reason(hello.model, hello.load_error)
+            return
+        worker = self.workers.get(hello.name)
+        if worker is None:
+            worker = Worker(sender, hello, limit=model.served.max_batch_size, now=now)
+            self.workers[hello.name] = self._by_identity[sender] = worker
+        worker.heard = now
+        knows_us = hello.epoch == self._epoch
+        if hello.ready and knows_us and worker.state is WorkerState.STARTING:
+            worker.move("ready")
+            worker.methods = hello.methods
+            model.learn(hello.methods)
+            model.reason = ""
+            model.team.add(worker)
+            self._out.note(f"worker {worker.name} is ready on {worker.device} for {model.tag}")
+
+    def meet_supervisor(self, sender: bytes) -> None:
+        """Answer the supervisor; a new one is asked again for what the old one owed."""
+        if sender != self._supervisor:
+            self._supervisor = sender
+            for worker in self.workers.values():
+                if worker.state is WorkerState.FENCED:
+                    self._out.to_backend(sender, Fence(worker.name, worker.last_error))
+        self._out.to_backend(sender, Welcome(self._epoch))
+
+    def is_supervisor(self, peer: bytes) -> bool:
+        """Whether this peer is the supervisor."""
+        return peer == self._supervisor
+
+    def set_reason(self, tag: str, reason: str) -> None:
+        """Mark a model as unavailable; what waits for it without a worker fails with the reason."""
+        model = self._models.get(tag)
+        if model is None or model.reason == reason:
+            return
+        model.reason = reason
+        if model.state == "unavailable":
+            self._out.note(f"model {tag} is unavailable: {reason}")
+            text = f"model {tag} cannot be served: {reason}"
+            self._requests.fail_waiting(model, "unavailable", text, retry_after=5.0)
+
+    # --- working --------------------------------------------------------------------------------
+
+    def finish(self, sender: bytes, message: BatchDone | BatchFailed, now: float) -> None:
+        """Settle a batch; a reply that is not to its current attempt is dropped."""
+        worker = self._by_identity.get(sender)
+        batch = worker.batches[0] if worker is not None and worker.batches else None
+        if worker is None or batch is None:
+            return
+        model = self._models[worker.model]
+        if (message.batch, message.attempt) != (batch.id, batch.attempt):
+            model.ledger.late += 1
+            return
+        worker.heard = now
+        worker.batches.pop(0)
+        if worker.batches:
+            worker.batches[0].run(now)
+        model.team.finished(worker)
+        if isinstance(message, BatchDone):
+            worker.done += 1
+            self._recovery.settle(model, worker, batch, message)
+        else:
+            worker.last_error = message.message
+            self._recovery.isolate(model, worker, batch, message)
+        if worker.state is WorkerState.LEAVING and not worker.batches:
+            self._out.to_backend(worker.identity, Stop())
+
+    # --- leaving --------------------------------------------------------------------------------
+
+    def let_go(self, sender: bytes, reason: str) -> None:
+        """Give a worker nothing more; tell it to stop once it holds nothing."""
+        worker = self._by_identity.get(sender)
+        if worker is None:
+            self._out.to_backend(sender, Stop())
+            return
+        if worker.state in (WorkerState.STARTING, WorkerState.READY):
+            worker.move("leave")
+            self._models[worker.model].team.remove(worker)
+            self._out.note(f"worker {worker.name} leaves: {reason}")
+        if worker.state is WorkerState.LEAVING and not worker.batches:
+            self._out.to_backend(sender, Stop())
+
+    def lose(self, peer: bytes) -> None:
+        """A message to a peer could not leave: its connection is gone."""
+        if peer == self._supervisor:
+            self._supervisor = None
+        elif (worker := self._by_identity.get(peer)) is not None:
+            self.fence(worker, "its connection is gone")
+
+    def fence_hung(self, now: float) -> None:
+        """Fence every worker that hangs."""
+        for worker in self.workers.values():
+            if worker.state in (WorkerState.READY, WorkerState.LEAVING):
+                reason = self._why_hung(worker, now)
+                if reason:
+                    self.fence(worker, reason)
+
+    def _why_hung(self, worker: Worker, now: float) -> str:
+        """Return why a worker counts as hung, "" if it does not.
+
+        A run is given 20 times the model's p99. After that it counts as hung if its hellos have
+        stopped (the process stands still), or if nobody waits for it any more (the model does
+        not return): whoever sets short timeouts on a slow model ends no worker.
+        """
+        quiet = now - worker.heard
+        if not worker.batches:
+            return f"no sign of life for {quiet:.1f} s" if quiet > SHORTEST_PATIENCE else ""
+        p99 = self._models[worker.model].ledger.run_seconds.quantile(0.99)
+        patience = FIRST_PATIENCE if p99 is None else max(SHORTEST_PATIENCE, 20 * p99)
+        batch = worker.batches[0]
+        running = now - batch.started
+        if running <= patience:
+            return ""
+        if quiet > QUIET_SECONDS:
+            return f"no result for {running:.1f} s, and no sign of life for {quiet:.1f} s"
+        if not batch.is_awaited(now):
+            return f"no result for {running:.1f} s, and every deadline has passed"
+        return ""
+
+    def fence(self, worker: Worker, reason: str) -> None:
+        """Have a worker killed and reaped; only then what it holds may run elsewhere."""
+        if worker.state in (WorkerState.FENCED, WorkerState.GONE):
+            return
+        worker.move("fence")
+        worker.last_error = reason
+        model = self._models[worker.model]
+        model.team.remove(worker)
+        model.ledger.fenced += 1
+        self._out.note(f"worker {worker.name} is fenced: {reason}")
+        if self._supervisor is not None:
+            self._out.to_backend(self._supervisor, Fence(worker.name, reason))
+
+    def bury(self, name: str, reason: str) -> None:
+        """A worker was reaped: what it held is run again, or fails, by the rules."""
+        self._gone.append(name)
+        worker = self.workers.pop(name, None)
+        if worker is None:
+            return
+        del self._by_identity[worker.identity]
+        worker.move("gone")
+        model = self._models[worker.model]
+        model.team.remove(worker)
+        self._out.note(f"worker {name} is gone: {reason}")
+        self._recovery.take_back(model, worker, reason)
