@@ -225,6 +225,17 @@ def test_a_process_that_cannot_run_with_its_configuration_ends_the_server():
     assert world.core.exit_code == 1
 
 
+@pytest.mark.parametrize("code", [CONFIG_ERROR, -9])
+def test_the_end_does_not_wait_for_a_dispatcher_that_is_gone(code):
+    """Nothing is queued in a process that is not there."""
+    world = World()
+    world.step()
+    world.step(e.StopAsked(signal.SIGTERM))
+    assert started(world.step(e.Exited("dispatcher", code))) == []
+    actions = world.step(e.Exited("api-0", 0))
+    assert (signalled(actions), sent(actions)) == ([("worker-0", signal.SIGTERM)], [])
+
+
 def test_a_new_dispatcher_is_told_what_the_old_one_knew():
     """Deaths and unavailable models are said again to a new epoch."""
     world = World()
@@ -241,7 +252,7 @@ def test_a_new_dispatcher_is_told_what_the_old_one_knew():
 
 
 def test_the_end_goes_from_the_door_inwards():
-    """Api processes drain first, then the dispatcher empties, then the workers end."""
+    """Api processes drain, the dispatcher empties, the workers leave it, then it ends."""
     world = World()
     world.step()
     first = world.step(e.StopAsked(signal.SIGTERM))
@@ -254,10 +265,10 @@ def test_the_end_goes_from_the_door_inwards():
     world.ready.add("worker-0-1")
     assert signalled(world.step(world.status(queued=1))) == []
     assert signalled(world.step(world.status(running=1))) == []
-    assert signalled(world.step(world.status())) == [("dispatcher", signal.SIGTERM)]
+    assert signalled(world.step(world.status())) == [("worker-0", signal.SIGTERM)]
 
-    assert signalled(world.step(e.Exited("dispatcher", 0))) == [("worker-0", signal.SIGTERM)]
-    world.step(e.Exited("worker-0", 0))
+    assert signalled(world.step(e.Exited("worker-0", 0))) == [("dispatcher", signal.SIGTERM)]
+    world.step(e.Exited("dispatcher", 0))
     assert world.core.phase is Phase.STOPPED
     assert world.core.exit_code == 0
 
@@ -277,11 +288,21 @@ def test_a_worker_that_dies_while_the_workers_end_is_not_replaced():
     world.step()
     world.step(e.StopAsked(signal.SIGTERM))
     world.step(e.Exited("api-0", 0))
-    world.step(e.Exited("dispatcher", 0))
+    world.step(world.status())
     world.step(e.Exited("worker-0", -9))
     assert started(world.step(after=1.0)) == []
     world.step(e.Exited("worker-1", 0))
+    world.step(e.Exited("dispatcher", 0))
     assert world.core.phase is Phase.STOPPED
+
+
+def test_a_dispatcher_that_dies_while_the_server_ends_comes_back_for_the_workers():
+    """They wait for its word; what direct clients had queued is sent again to the new one."""
+    world = World()
+    world.step()
+    world.step(e.StopAsked(signal.SIGTERM))
+    world.step(e.Exited("api-0", 0), e.Exited("dispatcher", -9))
+    assert started(world.step(after=1.0)) == ["dispatcher-2"]
 
 
 def test_a_second_ctrl_c_kills_everything_at_once():

@@ -139,7 +139,7 @@ def test_a_worker_says_what_it_serves(desk: Desk):
     assert (hello.name, hello.model, hello.pid) == ("w1", "echo:1", process.pid)
     assert (hello.device, hello.epoch, hello.load_error) == ("cpu", "", "")
     assert {m.name: m.batchable for m in hello.methods} == dict.fromkeys(
-        ("__call__", "fail", "die", "slow", "drop"), True
+        ("__call__", "fail", "die", "slow", "drop", "work", "hungry"), True
     )
 
 

@@ -5,6 +5,7 @@ TFRunnerError                   internal              500
 ├── NotFound                    not_found             404
 ├── AlreadyExists               already_exists        409
 ├── TooLarge                    too_large             413
+├── TooSlow                     too_slow              408
 ├── ModelError                  model_error           500
 │   ├── OutOfMemory             out_of_memory         500
 │   └── PoisonRequest           poison_request        500
@@ -75,6 +76,13 @@ class TooLarge(TFRunnerError):
 
     code = "too_large"
     status = 413
+
+
+class TooSlow(TFRunnerError):
+    """The request did not arrive in time."""
+
+    code = "too_slow"
+    status = 408
 
 
 class ModelError(TFRunnerError):

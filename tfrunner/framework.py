@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import importlib.metadata
+import os
 import platform
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tfrunner.errors import ConfigError
+
+CHATTER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I0000 ")
+"""What lines begin with that TensorFlow's C++ code writes before its log can be set up."""
 
 
 def import_tensorflow() -> Any:
@@ -26,6 +35,33 @@ def import_tensorflow() -> Any:
             "TensorFlow is not installed. Install it with `pip install 'tfrunner[cpu]'`, "
             "or `pip install 'tfrunner[gpu]'` on a machine with a GPU."
         ) from None
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep native start-up notes from standard error; everything else follows at the end.
+
+    No setting silences them: they are written before TensorFlow reads any. Where the process
+    dies inside, standard error gets Python's own report. Not for threads that write meanwhile
+    and cannot wait.
+    """
+    stderr = os.dup(2)
+    was_watched = faulthandler.is_enabled()
+    with tempfile.TemporaryFile() as held:
+        faulthandler.enable(stderr)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            faulthandler.disable()
+            if was_watched:
+                faulthandler.enable(2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if not CHATTER.match(line):
+                    os.write(2, line)
 
 
 def keras_if_loaded() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -38,6 +39,16 @@ def die_with_parent(parent: int, *, by: signal.Signals = signal.SIGKILL) -> None
         raise SystemExit(f"the parent process {parent} is gone")
 
 
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files and sockets as the system allows it; return the number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS says "unlimited" and means less
+        return soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
 def configure_logging(level: str, name: str) -> None:
     """Write one line for each event to stderr: time, level, process name, message.
 
@@ -49,7 +60,8 @@ def configure_logging(level: str, name: str) -> None:
         f"%(asctime)s.%(msecs)03d %(levelname)s {name.replace('%', '%%')} %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
-    handler = logging.StreamHandler(sys.stderr)
+    # A descriptor of its own: what is done to fd 2 while TensorFlow loads holds no line back.
+    handler = logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1, errors="replace"))
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 

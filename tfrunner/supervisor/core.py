@@ -5,8 +5,9 @@ and perform what `step` returns. The end of a server, in phases:
 
 1. draining: the api processes end first; dispatcher and workers go on for their sake;
 2. emptying: the dispatcher answers what direct clients have queued;
-3. stopping: the workers end;
-4. killing: at the end of the grace period, or at a second Ctrl-C, all that is left.
+3. stopping: the workers leave, each as soon as the dispatcher knows of nothing that it holds;
+4. ending: the dispatcher;
+5. killing: at the end of the grace period, or at a second Ctrl-C, all that is left.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tfrunner.supervisor.events import (
     Start,
     StopAsked,
 )
-from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot, exit_text
+from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot, exit_text, troubles
 from tfrunner.supervisor.states import PHASE_MOVES, ChildState, Phase, move
 
 ASK_SECONDS = 1.0
@@ -47,7 +48,8 @@ REMEMBERED_DEATHS = 100
 WANTED = {
     Phase.SERVING: (DISPATCHER, API, WORKER),
     Phase.DRAINING: (DISPATCHER, WORKER),
-    Phase.EMPTYING: (WORKER,),
+    Phase.EMPTYING: (DISPATCHER, WORKER),
+    Phase.STOPPING: (DISPATCHER,),
 }
 """Kinds of processes that are restarted in each phase."""
 
@@ -193,11 +195,11 @@ class Core:
             if workers.get(slot.process, {}).get("state") == "ready":
                 slot.ready()
         if self.phase is Phase.EMPTYING and _is_empty(status.state):
-            self._stop_kind(DISPATCHER)
+            self._stop_workers()
         if status.id < self._tell_from:
             return
         known: dict[str, Any] = status.state.get("models", {})
-        for model, trouble in self.troubles().items():
+        for model, trouble in troubles(self.slots.values()).items():
             if self._told.get(model, "") == trouble:
                 continue
             self._told[model] = trouble
@@ -210,14 +212,6 @@ class Core:
         self._actions.append(Report(f"{model} cannot be served: {reason}"))
         if self._strict and self.phase is Phase.SERVING:
             self._give_up("stopping, because --strict was given", now)
-
-    def troubles(self) -> dict[str, str]:
-        """Return why each model has no worker, "" where it has one or may have one soon."""
-        found: dict[str, str] = {}
-        for slot in self.slots.values():
-            if slot.kind == WORKER:
-                found[slot.model] = slot.trouble and found.get(slot.model, slot.trouble)
-        return found
 
     # --- decisions --------------------------------------------------------------------------
 
@@ -258,16 +252,28 @@ class Core:
                 self._stop_kind(kind, signal.SIGKILL)
         if self.phase is Phase.DRAINING and self._has_ended(API):
             self.phase = move(PHASE_MOVES, self.phase, "done")
-            self._actions.append(Send(protocol.Drain()))
-            self._next_ask = now
-        if self.phase is Phase.EMPTYING and self._has_ended(DISPATCHER):
+            self._empty(now)
+        if self.phase is Phase.STOPPING and self._has_ended(WORKER):
             self.phase = move(PHASE_MOVES, self.phase, "done")
-            self._stop_kind(WORKER)
-        if self.phase in (Phase.STOPPING, Phase.KILLING) and self._has_ended(
+            self._stop_kind(DISPATCHER)
+        if self.phase in (Phase.ENDING, Phase.KILLING) and self._has_ended(
             API, DISPATCHER, WORKER
         ):
             self.phase = move(PHASE_MOVES, self.phase, "done")
             self._kill_at = None
+
+    def _empty(self, now: float) -> None:
+        """Have the dispatcher answer what it holds; one that is not there holds nothing."""
+        if any(slot.has_process for slot in self.slots.values() if slot.kind == DISPATCHER):
+            self._actions.append(Send(protocol.Drain()))
+            self._next_ask = now
+        else:
+            self._stop_workers()
+
+    def _stop_workers(self) -> None:
+        """Begin the workers' end: each leaves when the dispatcher says so, or is not there."""
+        self.phase = move(PHASE_MOVES, self.phase, "done")
+        self._stop_kind(WORKER)
 
     def _stop_kind(self, kind: str, number: int = signal.SIGTERM) -> None:
         for slot in self.slots.values():

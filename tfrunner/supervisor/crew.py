@@ -79,7 +79,7 @@ class Crew:
             fd=addresses.listener,
             services=self.config.services,
             timeout=self.config.timeout,
-            body_limit=self.config.body_limit,
+            bounds=self.config.bounds,
             grace=self.config.grace,
             parent=addresses.parent,
             log_level=self.config.log_level,

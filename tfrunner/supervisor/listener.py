@@ -9,6 +9,7 @@ import errno
 import socket
 
 from tfrunner.errors import ConfigError
+from tfrunner.transport import check_address
 
 BACKLOG = 2048
 LAST_PORT = 65535
@@ -27,6 +28,24 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise ConfigError(_explain(exc, host, port)) from exc
+
+
+def fix_port(address: str) -> str:
+    """Return a tcp address with a port: a free one in place of `*` or 0.
+
+    Chosen once for all lives of the dispatcher, so that clients find it again.
+
+    Raises:
+        ConfigError: It is no tcp address on loopback.
+    """
+    scheme, _, rest = check_address(address).partition("://")
+    if scheme != "tcp":
+        raise ConfigError(f"--direct is {address!r}; expected tcp://127.0.0.1:<port>.")
+    host, _, port = rest.rpartition(":")
+    if port not in ("*", "0"):
+        return address
+    with socket.create_server((host, 0)) as free:
+        return f"tcp://{host}:{free.getsockname()[1]}"
 
 
 def _explain(exc: OSError, host: str, port: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tfrunner.processes import CONFIG_ERROR, LOAD_ERROR
 from tfrunner.supervisor.states import CHILD_MOVES, ChildState, move
@@ -110,3 +110,12 @@ class Slot:
 def exit_text(code: int) -> str:
     """Return how people call an exit code."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def troubles(slots: Iterable[Slot]) -> dict[str, str]:
+    """Return why each model has no worker, "" where it has one or may have one soon."""
+    found: dict[str, str] = {}
+    for slot in slots:
+        if slot.kind == WORKER:
+            found[slot.model] = slot.trouble and found.get(slot.model, slot.trouble)
+    return found

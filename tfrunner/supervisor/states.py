@@ -24,8 +24,9 @@ class Phase(Enum):
 
     SERVING = "serving"
     DRAINING = "draining"  # api processes answer what they have, then end
-    EMPTYING = "emptying"  # the dispatcher answers what is queued, then ends
-    STOPPING = "stopping"  # workers end
+    EMPTYING = "emptying"  # the dispatcher answers what is queued
+    STOPPING = "stopping"  # workers leave, each when the dispatcher lets it go
+    ENDING = "ending"  # the dispatcher ends
     KILLING = "killing"  # whatever is left was killed, and is being reaped
     STOPPED = "stopped"
 
@@ -48,7 +49,8 @@ PHASE_MOVES: dict[Phase, dict[str, Phase]] = {
     Phase.SERVING: {"drain": Phase.DRAINING, "kill": Phase.KILLING},
     Phase.DRAINING: {"done": Phase.EMPTYING, "kill": Phase.KILLING},
     Phase.EMPTYING: {"done": Phase.STOPPING, "kill": Phase.KILLING},
-    Phase.STOPPING: {"done": Phase.STOPPED, "kill": Phase.KILLING},
+    Phase.STOPPING: {"done": Phase.ENDING, "kill": Phase.KILLING},
+    Phase.ENDING: {"done": Phase.STOPPED, "kill": Phase.KILLING},
     Phase.KILLING: {"done": Phase.STOPPED},
     Phase.STOPPED: {},
 }

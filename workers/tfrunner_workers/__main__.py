@@ -73,7 +73,7 @@ def load(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
         ConfigError: TensorFlow cannot be imported, or the device cannot be used.
     """
     if config.kind == "echo":
-        model = echo.EchoModel()
+        model = echo.EchoModel(config.model.tag)
         return model, declared(model)
     if config.kind != "tensorflow":
         raise ConfigError(f"worker kind {config.kind!r} is unknown; there are: echo, tensorflow")

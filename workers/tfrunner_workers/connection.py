@@ -20,6 +20,7 @@ from tfrunner.processes import StopSignals
 from tfrunner.protocol import (
     HELLO_SECONDS,
     Decoder,
+    Leave,
     Message,
     MethodState,
     Stop,
@@ -31,6 +32,9 @@ from tfrunner.protocol import (
 from tfrunner.transport import Dealer, wait
 
 logger = logging.getLogger("tfrunner.worker")
+
+ABANDONED_SECONDS = 2.0
+"""A worker that leaves, and has had no Welcome for so long, waits for no Stop."""
 
 
 class Connection:
@@ -50,13 +54,16 @@ class Connection:
         self._epoch = ""
         self._methods: tuple[MethodState, ...] = ()
         self._ready = False
+        self._serves = False
         self._load_error = ""
         self._due = 0.0
+        self._heard = 0.0
         self._arrived: list[Message] = []
         self._signals: StopSignals | None = None
+        self._leaving = ""
 
     def __repr__(self) -> str:
-        state = "ready" if self._ready else "loading"
+        state = "leaving" if self._leaving else "ready" if self._ready else "loading"
         return f"<Connection {self._config.name} [{state} | epoch {self._epoch or 'unknown'}]>"
 
     def open(self) -> None:
@@ -72,10 +79,11 @@ class Connection:
 
         Args:
             methods: What warm-up found out.
-            signals: From now on a signal is a Stop.
+            signals: From now on a signal means: leave.
         """
         with self._lock:
             self._methods, self._ready, self._signals = methods, True, signals
+            self._serves = True
             self._announce()
 
     def report_load_error(self, reason: str) -> None:
@@ -92,7 +100,7 @@ class Connection:
         Args:
             block: Wait until something arrives or the next hello is due.
         """
-        descriptors = [self._signals.fileno()] if self._signals else []
+        descriptors = [self._signals.fileno()] if self._signals and not self._leaving else []
         with self._lock:
             now = time.monotonic()
             if now >= self._due:
@@ -101,9 +109,21 @@ class Connection:
                 wait([self._dealer], self._due - now, descriptors=descriptors)
             self._read()
             messages, self._arrived = self._arrived, []
+            if self._leaving and now - self._heard > ABANDONED_SECONDS:
+                messages.append(Stop())  # nobody is left who could say it
         if self._signals and self._signals.count:
-            messages.append(Stop())
+            self.leave("a signal")
         return messages
+
+    def leave(self, reason: str) -> None:
+        """Ask for no more batches; the dispatcher says Stop once it knows of none held here.
+
+        To exit at once would lose a batch that is on its way.
+        """
+        with self._lock:
+            if not self._leaving:
+                self._leaving, self._ready = reason, False
+                self._dealer.send(encode(Leave(reason)))
 
     def send(self, message: Message) -> None:
         """Send a message. Called by the main thread."""
@@ -142,10 +162,13 @@ class Connection:
                 logger.error("%s", exc)
                 continue
             if isinstance(message, Welcome):
+                self._heard = time.monotonic()
                 if message.epoch == self._epoch:
                     continue
                 self._epoch = message.epoch
                 self._announce()
+                if self._leaving:
+                    self._dealer.send(encode(Leave(self._leaving)))
             self._arrived.append(message)
 
     def _beat(self) -> None:
@@ -157,7 +180,7 @@ class Connection:
             if not self._lock.acquire(blocking=False):
                 continue
             try:
-                if not self._ready:
+                if not self._serves:
                     self._read()
                     self._leave_if_stopped()
                 if time.monotonic() >= self._due:

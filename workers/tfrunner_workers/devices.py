@@ -12,6 +12,7 @@ from typing import Any
 
 from tfrunner.config import set_default_environment
 from tfrunner.errors import ConfigError
+from tfrunner.framework import without_chatter
 
 logger = logging.getLogger("tfrunner.worker")
 
@@ -35,7 +36,8 @@ def import_tensorflow(device: str, threads: int) -> str:
     logger.info("importing TensorFlow ...")
     started = time.perf_counter()
     try:
-        import tensorflow as tf
+        with without_chatter():
+            import tensorflow as tf
     except ImportError as exc:
         raise ConfigError(
             f"TensorFlow cannot be imported ({exc}). Install it with "

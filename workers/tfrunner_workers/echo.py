@@ -17,6 +17,9 @@ from tfrunner_workers.hosted import Method, Output
 
 DIE_EXIT_CODE = 9
 
+CRASH = "crash"
+"""An echo model of this name never gets ready: its worker dies while it loads."""
+
 _INPUT = TensorSpec("x", "float32", (None, None))
 _OUTPUT = TensorSpec("y", "float32", (None, None))
 
@@ -47,9 +50,30 @@ def _slow(arrays: list[Array]) -> Output:
     return Output(arrays, _OUTPUT)
 
 
+def _work(arrays: list[Array]) -> Output:
+    """Sleep as many seconds as the first element says, then do what the third column says.
+
+    -1 in any row: end the process at once. -2: raise. Else echo.
+    """
+    if arrays[0].size:
+        time.sleep(max(0.0, float(arrays[0].reshape(-1)[0])))
+        marks = arrays[0][:, 2:3]
+        _die([marks])
+        if bool(np.any(np.equal(marks, -2))):
+            raise ValueError("a row is marked with -2")
+    return Output(arrays, _OUTPUT)
+
+
 def _drop(arrays: list[Array]) -> Output:
     """Return one row fewer than came in, as no batchable method may."""
     return Output([arrays[0][:-1]], _OUTPUT)
+
+
+def _hungry(arrays: list[Array]) -> Output:
+    """Have no memory for more than 4 rows."""
+    if arrays[0].shape[0] > 4:
+        raise MemoryError(f"{arrays[0].shape[0]} rows do not fit")
+    return Output(arrays, _OUTPUT)
 
 
 _METHODS: dict[str, Method] = {
@@ -58,28 +82,37 @@ _METHODS: dict[str, Method] = {
     "die": _die,
     "slow": _slow,
     "drop": _drop,
+    "hungry": _hungry,
+    "work": _work,
 }
 
 
 class EchoModel:
-    """The echo model; a `Hosted`."""
+    """The echo model; a `Hosted`.
 
-    def __init__(self) -> None:
+    Args:
+        tag: As it is served; the name "crash" ends the process instead.
+    """
+
+    def __init__(self, tag: str = "echo:1") -> None:
+        name = tag.partition(":")[0]
+        if name == CRASH:
+            os._exit(DIE_EXIT_CODE)
         self.methods = dict(_METHODS)
-        self.spec = spec()
+        self.spec = spec(name)
 
     def example(self, method: str) -> list[Array] | None:
         """Return None: nothing is stored with the echo model."""
         return None
 
 
-def spec() -> ModelSpec:
-    """Return the specification of the echo model, `echo:1`."""
+def spec(name: str = "echo") -> ModelSpec:
+    """Return the specification of the echo model, `<name>:1`."""
     methods = {
         name: MethodSpec(name, (Argument("x", _INPUT),), output=_OUTPUT, batchable=True)
         for name in _METHODS
     }
-    return ModelSpec("echo", "1", 1, methods)
+    return ModelSpec(name, "1", 1, methods)
 
 
 def served(max_batch_size: int = DEFAULTS.max_batch_size) -> ServedModel:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from tfrunner.errors import ModelError, ProtocolError
+from tfrunner.errors import ModelError, OutOfMemory, ProtocolError
 from tfrunner.protocol import (
     BatchDone,
     BatchFailed,
@@ -86,10 +86,19 @@ def answer(table: dict[str, Entry], batch: RunBatch) -> BatchDone | BatchFailed:
         seconds = time.perf_counter() - started
         blocks = disassemble(batch, output, axis=_output_axis(entry, layout, batch))
     except Exception as exc:
-        logger.exception("%s failed", _name(batch))
-        text = exc.message if isinstance(exc, ModelError) else describe(exc)
-        return BatchFailed(batch.batch, batch.attempt, ModelError.code, text)
+        return _failed(batch, exc)
     return BatchDone(batch.batch, batch.attempt, seconds, blocks)
+
+
+def _failed(batch: RunBatch, exc: Exception) -> BatchFailed:
+    """Return what to send for a batch that the model could not run; log the traceback."""
+    if isinstance(exc, MemoryError) or type(exc).__name__ == "ResourceExhaustedError":
+        # TensorFlow's error is known by its name: not every worker imports TensorFlow.
+        logger.error("%s: no memory for %d rows: %s", _name(batch), batch.rows, describe(exc))
+        return BatchFailed(batch.batch, batch.attempt, OutOfMemory.code, describe(exc))
+    logger.exception("%s failed", _name(batch), exc_info=exc)
+    text = exc.message if isinstance(exc, ModelError) else describe(exc)
+    return BatchFailed(batch.batch, batch.attempt, ModelError.code, text)
 
 
 def _prepare(table: dict[str, Entry], batch: RunBatch) -> tuple[Entry, Layout, list[Array]]:
