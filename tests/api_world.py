@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 from tfrunner.api.app import Application
+from tfrunner.api.server import Server
+from tfrunner.api.state import ProcessState
 from tfrunner.casting import Call
+from tfrunner.config import Bounds
 from tfrunner.errors import DeadlineExceeded, ModelError, NotFound, Overloaded, TFRunnerError
 from tfrunner.pending import Answer
 from tfrunner.served import find_model
@@ -133,6 +135,9 @@ class FakeGateway:
             raise self.state_error
         return self.state
 
+    async def close(self) -> None:
+        """Fail nothing: what hangs is cut off."""
+
     def count(self, name: str, label: str, amount: float = 1) -> None:
         """Keep what was counted."""
         self.counted[name, label] = self.counted.get((name, label), 0) + amount
@@ -149,22 +154,20 @@ def serving(
     gateway: FakeGateway,
     *,
     services: Sequence[Service] = (),
-    body_limit: int = 2**20,
     timeout: float = 60.0,
+    **bounds: Any,
 ) -> Iterator[str]:
     """Serve the application; yield its address."""
+    state = ProcessState(Bounds(**{"body_limit": 2**20, **bounds}), count=gateway.count)
     app = Application(
         gateway,  # type: ignore[arg-type]
         timeout=timeout,
-        body_limit=body_limit,
+        state=state,
         services=services,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    config = uvicorn.Config(
-        app, http="httptools", ws="none", log_config=None, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = Server(app, state=state, grace=0.2, give_up=gateway.close)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

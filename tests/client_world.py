@@ -60,10 +60,13 @@ PAIR = TupleSpec((ROWS, IDS))
 NESTED = DictSpec({"a": ROWS, "b": DictSpec({"c": IDS})})
 
 
-def method(name: str, *arguments: tuple[str, Node], output: Node | None = None) -> MethodSpec:
+def method(
+    name: str, *arguments: tuple[str, Node], output: Node | None = None, repeatable: bool = True
+) -> MethodSpec:
     """Return a method that gives its input back, in the form of `output`."""
     made = tuple(Argument(*each) for each in arguments)
-    return MethodSpec(name, made, output or arguments[0][1], batchable=True)
+    form = output or arguments[0][1]
+    return MethodSpec(name, made, form, batchable=True, repeatable=repeatable)
 
 
 def model(name: str = "echo", version: str = "v1", serial: int = 1, **changes: Any) -> ModelSpec:
@@ -76,6 +79,7 @@ def model(name: str = "echo", version: str = "v1", serial: int = 1, **changes: A
         method("words", ("words", WORDS)),
         method("fail", ("x", ROWS)),
         method("silent", ("x", ROWS)),
+        method("once", ("x", ROWS), repeatable=False),
     ]
     by_name = {each.name: each for each in methods} | changes
     return ModelSpec(name, version, serial, by_name)
@@ -95,7 +99,13 @@ class HttpServer:
         self.models = [model()]
         self.requests: list[tuple[str, str, Any]] = []
         self.answer: Callable[[], Response] | None = None
+        self.faults: list[Response] = []  # answers to the next predict requests
         self.address = ""
+
+    @property
+    def predicts(self) -> list[Any]:
+        """The bodies of the predict requests that came."""
+        return [body for verb, _, body in self.requests if verb == "POST"]
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -150,6 +160,8 @@ class HttpServer:
         self.requests.append(("POST", request.url.path, body))
         if self.answer is not None:
             return self.answer()
+        if self.faults:
+            return self.faults.pop(0)
         try:
             spec = self._find(request).methods[body["method"]]
             arrays = casting.bind(spec, (), body["inputs"])
@@ -171,10 +183,10 @@ def _error(exc: TFRunnerError) -> Response:
 
 
 @contextlib.contextmanager
-def http_server() -> Iterator[HttpServer]:
-    """Run a server in a thread, on a free port."""
+def http_server(port: int = 0) -> Iterator[HttpServer]:
+    """Run a server in a thread, on a free port or a given one."""
     world = HttpServer()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     world.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(world.application(), log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
@@ -217,11 +229,16 @@ class Dispatcher(threading.Thread):
         super().__init__(name="dispatcher")
         self.address = address
         self.models = [model()]
+        self.epoch = "e1"
+        self.faults: list[tuple[str, float | None]] = []  # (code, retry after) of next requests
+        self.bodies: list[bytes] = []
         self.state: dict[str, Any] = STATE
         self.waited_for = threading.Event()
         self.cancelled = threading.Event()
         self._router = Router("dispatcher")
         self._stop_asked = threading.Event()
+        self._may_read = threading.Event()
+        self._may_read.set()
         self._decoder = Decoder(FromGateway)
 
     def run(self) -> None:
@@ -230,19 +247,29 @@ class Dispatcher(threading.Thread):
             self._router.bind(self.address)
             while not self._stop_asked.is_set():
                 wait([self._router], 0.02)
+                self._may_read.wait()
                 for sender, frames in self._router.receive():
                     for answer in self._answers(self._decoder.decode(frames)):
                         self._router.send(sender, encode(answer))
 
+    def pause(self) -> None:
+        """Read nothing until `resume`."""
+        self._may_read.clear()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._may_read.set()
+
     def stop(self) -> None:
         """End, and wait for the end."""
         self._stop_asked.set()
+        self._may_read.set()
         self.join(10)
 
     def _answers(self, message: Any) -> Iterator[Any]:
         match message:
             case Hello():
-                yield Welcome("e1", tuple(encode_spec(each) for each in self.models))
+                yield Welcome(self.epoch, tuple(encode_spec(each) for each in self.models))
             case Submit(requests=requests):
                 for request in requests:
                     yield from self._run(request)
@@ -252,6 +279,11 @@ class Dispatcher(threading.Thread):
                 self.cancelled.set()
 
     def _run(self, request: Request) -> Iterator[Any]:
+        self.bodies.append(bytes(request.bodies[0]))
+        if self.faults:
+            code, retry_after = self.faults.pop(0)
+            yield Failures((Failure(request.id, code, f"it is {code}", retry_after),))
+            return
         if request.method == "silent":
             self.waited_for.set()
             return
@@ -267,9 +299,10 @@ class Dispatcher(threading.Thread):
 
 
 @contextlib.contextmanager
-def dispatcher(folder: Path) -> Iterator[Dispatcher]:
+def dispatcher(folder: Path, *, epoch: str = "e1") -> Iterator[Dispatcher]:
     """Run a dispatcher in a thread."""
     thread = Dispatcher(f"ipc://{folder}/frontend")
+    thread.epoch = epoch
     thread.start()
     try:
         yield thread

@@ -17,6 +17,11 @@ START = pytest.StashKey[Snapshot]()
 MINE = pytest.StashKey[Path]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fault suite be run in its long form."""
+    parser.addoption("--long", action="store_true", help="the long form of tests/faults")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Give the run a home and a short run root, and remember what there is."""
     # Short, because the path of a Unix socket has at most 107 characters.

@@ -117,6 +117,10 @@ class World:
         worker.leaving = True
         self.tell(worker.identity, p.Leave("signal 15"))
 
+    def wish_to_leave(self, worker: FakeWorker) -> None:
+        """Let a worn worker ask to be replaced; it is told to stop when its turn comes."""
+        self.tell(worker.identity, p.Leave("worn", may_wait=True))
+
     def tell(self, sender: bytes, message: object) -> None:
         """Hand one message to the core, step, and perform what it sends."""
         self.core.handle(sender, message, self.now)
@@ -277,7 +281,7 @@ class World:
             case p.Stop():
                 worker = self.workers[peer]
                 assert not worker.held, "a worker was told to stop while it holds a batch"
-                worker.told_to_stop = True
+                worker.told_to_stop = worker.leaving = True
             case p.Welcome() | p.Status():
                 assert link in ("frontend", "backend")
             case _:

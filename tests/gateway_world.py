@@ -34,7 +34,8 @@ METHOD = MethodSpec(
     output=TensorSpec("y", "float32", (None, 2)),
     batchable=True,
 )
-MODEL = ModelSpec("m", "v1", 1, {"__call__": METHOD})
+ONCE = MethodSpec("once", METHOD.arguments, output=METHOD.output, batchable=True, repeatable=False)
+MODEL = ModelSpec("m", "v1", 1, {"__call__": METHOD, "once": ONCE})
 OUTPUT = TensorSpec("y", "float32", (None, 2))
 
 
@@ -51,10 +52,15 @@ def rows(start: int, stop: int) -> Array:
 
 
 def submit(
-    gateway: Gateway, start: int = 0, stop: int = 1, *, timeout: float = LIMIT
+    gateway: Gateway,
+    start: int = 0,
+    stop: int = 1,
+    *,
+    timeout: float = LIMIT,
+    method: MethodSpec = METHOD,
 ) -> asyncio.Future[Answer]:
     """Submit rows `start` to `stop` of `rows`."""
-    return gateway.submit(MODEL, METHOD, call(rows(start, stop)), timeout=timeout)
+    return gateway.submit(MODEL, method, call(rows(start, stop)), timeout=timeout)
 
 
 async def within(future: asyncio.Future[Answer]) -> Answer:

@@ -42,13 +42,18 @@ def look(mark: str, run_root: Path) -> Snapshot:
         run_root: The run's folder of run directories.
     """
     ours = marked_processes(mark)
-    memory = Path("/dev/shm")
     return Snapshot(
         processes=frozenset(f"{each.pid} {' '.join(each.cmdline())[:200]}" for each in ours),
         ports=frozenset(_ports([psutil.Process(), *ours])),
         run_directories=frozenset(map(str, run_directories(run_root))),
-        memory_files=frozenset(map(str, memory.iterdir() if memory.is_dir() else ())),
+        memory_files=memory_files(),
     )
+
+
+def memory_files() -> frozenset[str]:
+    """Return the named files in shared memory."""
+    memory = Path("/dev/shm")
+    return frozenset(map(str, memory.iterdir() if memory.is_dir() else ()))
 
 
 def run_directories(root: Path) -> list[Path]:

@@ -20,11 +20,18 @@ from tfrunner import protocol as p
 from tfrunner.config import ApiConfig, to_argument
 
 SERVICE = """
+import pathlib
 import sys
+import threading
 from tfrunner import Service
 from tfrunner.io import JSON
 
 svc = Service("asks")
+
+@svc.api(JSON(), JSON())
+def block(path):
+    pathlib.Path(path).touch()
+    threading.Event().wait()
 
 @svc.api(JSON(), JSON())
 async def imported(names):
@@ -33,11 +40,12 @@ async def imported(names):
 
 
 class ApiProcess:
-    """A running api process: its address, and the process itself."""
+    """A running api process: its address, the process itself, and our copy of its listener."""
 
-    def __init__(self, address: str, process: asyncio.subprocess.Process) -> None:
-        self.address = address
+    def __init__(self, listener: socket.socket, process: asyncio.subprocess.Process) -> None:
+        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.process = process
+        self.listener = listener
 
     def post(self, path: str, document: object) -> asyncio.Task[httpx.Response]:
         """Send a request; return the task that waits for its reply."""
@@ -55,7 +63,7 @@ class ApiProcess:
 
 @asynccontextmanager
 async def api_process(
-    folder: Path, **settings: object
+    folder: Path, *, keep_listener: bool = False, **settings: object
 ) -> AsyncIterator[tuple[ApiProcess, FakeDispatcher]]:
     """Start one, and the dispatcher that it talks to."""
     (folder / "my_asking.py").write_text(SERVICE)
@@ -75,10 +83,11 @@ async def api_process(
                 cwd=folder,
                 pass_fds=(listener.fileno(),),
             )
-            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            listener.close()
+            api = ApiProcess(listener, process)
+            if not keep_listener:
+                listener.close()
             try:
-                yield ApiProcess(address, process), dispatcher
+                yield api, dispatcher
             finally:
                 if process.returncode is None:
                     process.kill()
@@ -166,6 +175,21 @@ def test_the_grace_period_ends() -> None:
         await asyncio.gather(reply, return_exceptions=True)
 
     run(story, grace=1.0)
+
+
+def test_a_thread_of_a_service_does_not_outlive_the_grace_period(tmp_path: Path) -> None:
+    """Nobody can end it; the process ends all the same."""
+
+    async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
+        sign = tmp_path / "blocks"
+        reply = api.post("/block", str(sign))
+        while not sign.exists():
+            await asyncio.sleep(0.02)
+        api.process.send_signal(signal.SIGTERM)
+        assert await api.end() == 0
+        await asyncio.gather(reply, return_exceptions=True)
+
+    run(story, grace=0.5)
 
 
 def test_what_it_cannot_start_with_is_one_line(tmp_path: Path) -> None:

@@ -349,6 +349,15 @@ def test_the_parts_of_an_only_argument_may_be_given_one_by_one(
     assert [array.tolist() for array in bind(spec, (), {"inputs": whole})] == [[1], [2]]
 
 
+def test_a_list_of_named_tensors_may_be_given_as_a_dict() -> None:
+    """As Keras takes it, in any order; a wrong name is named."""
+    assert [array.tolist() for array in bind(PAIR, ({"b": [2], "a": [1]},), {})] == [[1], [2]]
+    with pytest.raises(InvalidInput, match=r"no key 'c'.*'a', 'b'"):
+        bind(PAIR, ({"a": [1], "c": [2]},), {})
+    with pytest.raises(InvalidInput, match="lacks 'b'"):
+        bind(PAIR, ({"a": [1]},), {})
+
+
 BATCHABLE = method(
     ("x", tensor("float32", (None, 2))), ("factor", tensor("int32", ())), batchable=True
 )

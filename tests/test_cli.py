@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.test_serve import wait_for
 from tests.test_store import put
+from tests.waiting import wait_for
 from tfrunner import __main__ as module
 from tfrunner.cli import main
 from tfrunner.cli.calls import read_input
@@ -49,6 +49,8 @@ def run(capsys, home, run_root):
             with pytest.raises(SystemExit) as ended:
                 main(arguments)
         finally:
+            for handler in set(logging.root.handlers) - set(handlers):
+                handler.close()
             logging.root.handlers[:] = handlers
             logging.root.setLevel(level)
         captured = capsys.readouterr()

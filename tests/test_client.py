@@ -64,11 +64,11 @@ def door(request: pytest.FixtureRequest, folder: Path) -> Iterator[Door]:
     way, _, is_async = request.param.partition(" ")
     with http_server() if way == "http" else dispatcher(folder) as server:
         if not is_async:
-            with Client(server.address, timeout=10) as client:
+            with Client(server.address, timeout=10, retries=False) as client:
                 yield Door(lambda name, *a, **k: getattr(client, name)(*a, **k), server)
             return
         loop = asyncio.new_event_loop()
-        async_client = AsyncClient(server.address, timeout=10)
+        async_client = AsyncClient(server.address, timeout=10, retries=False)
 
         def call(name: str, *args: Any, **kwargs: Any) -> Any:
             return loop.run_until_complete(getattr(async_client, name)(*args, **kwargs))

@@ -842,3 +842,99 @@ def test_gateways_that_wait_for_nothing_are_forgotten_after_a_while():
     asked = world.submit()
     world.finish_all()
     assert asked.is_answered
+
+
+# --- worn workers, and what the log says ----------------------------------------------------------
+
+
+def test_one_worn_worker_of_a_model_leaves_at_a_time():
+    """The second one serves on, and may go once the first one's successor is ready."""
+    world = World(workers=2)
+    first, second = world.workers.values()
+    for worker in (first, second):
+        world.wish_to_leave(worker)
+    assert (first.told_to_stop, second.told_to_stop) == (True, False)
+    world.kill(first, "exit code 0")
+    world.wish_to_leave(second)
+    assert not second.told_to_stop
+    asked = world.submit()
+    assert second.held and asked.failure is None
+    world.finish_all()
+    world.start_worker()
+    world.wish_to_leave(second)
+    assert second.told_to_stop
+
+
+def test_a_worn_worker_does_not_wait_for_ever_for_one_that_never_comes():
+    """After a minute it may leave although another one of its model is missing."""
+    world = World(workers=2)
+    lost, worn = world.workers.values()
+    world.kill(lost)
+    world.wish_to_leave(worn)
+    world.let_pass(50.0)
+    world.announce(worn)
+    world.wish_to_leave(worn)
+    assert not worn.told_to_stop
+    world.let_pass(11.0)
+    world.wish_to_leave(worn)
+    assert worn.told_to_stop
+
+
+def test_a_signal_is_no_wish_and_waits_for_no_turn():
+    """The end of the server, or an operator."""
+    world = World(workers=2)
+    for worker in list(world.workers.values()):
+        world.leave(worker)
+        assert worker.told_to_stop
+
+
+def notes(world: World) -> str:
+    """Return what the log says since the last call."""
+    return "\n".join(world.core.take_notes())
+
+
+def test_the_log_names_the_requests_of_a_lost_batch_and_of_poison():
+    """Gateway and number, worker and reason."""
+    world = World(bound=4)
+    world.submit(gateway=b"a")
+    killer = world.submit(4, gateway=b"b", kills=True)
+    world.finish_all()
+    said = notes(world)
+    assert f"when it was lost (signal 9): b/{killer.request.id}" in said
+    assert f"request b/{killer.request.id} of m:1 is poison: worker-" in said
+    assert killer.failure.code == "poison_request"
+
+
+def test_the_log_names_failed_and_bisected_batches():
+    """Which requests, where, and what the model said."""
+    world = World()
+    world.submit()
+    bad, good = world.submit(gateway=b"a", fails=True), world.submit(gateway=b"b")
+    world.finish_all()
+    said = notes(world)
+    assert f"run again in halves: a/{bad.request.id}, b/{good.request.id}" in said
+    assert f"failed (model_error: ValueError: bad row): a/{bad.request.id}\n" in said + "\n"
+
+
+def test_the_log_says_when_a_model_is_available_again():
+    """Once when it is lost, once when it is back."""
+    world = World(workers=0)
+    world.tell(b"supervisor", p.ModelUnavailable("m:1", "it is corrupt"))
+    assert "model m:1 is unavailable: it is corrupt" in notes(world)
+    world.start_worker()
+    assert "model m:1 is available again" in notes(world)
+    world.start_worker()
+    assert "again" not in notes(world)
+
+
+def test_refusals_are_counted_by_reason():
+    """Three reasons, two codes."""
+    world = World(queue_requests=1, workers=0)
+    world.submit()
+    world.submit()
+    world.tell(b"supervisor", p.ModelUnavailable("m:1", "it is corrupt"))
+    world.submit()
+    world.tell(b"supervisor", p.Drain())
+    world.submit()
+    refused = world.core.snapshot(0.0)["models"]["m:1"]["refused"]
+    assert refused == {"queue_full": 1, "model_unavailable": 1, "draining": 1}

@@ -117,6 +117,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         if (worker := self._worker(data, busy=False)) is not None:
             self.world.leave(worker)
 
+    @rule(data=st.data())
+    def wear_out(self, data):
+        """A worker wishes to be replaced; it serves on until its turn comes."""
+        if (worker := self._worker(data, busy=False)) is not None:
+            self.world.wish_to_leave(worker)
+
     @rule(data=st.data(), rows=st.integers(1, 3))
     def lose_memory(self, data, rows):
         """A device can hold only so many rows."""
@@ -356,7 +362,7 @@ def worker_forgotten_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 def leaving_workers_given_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that asked to go is told to stop while it still holds a batch."""
 
-    def let_go(self: Roster, sender: bytes, reason: str) -> None:
+    def let_go(self: Roster, sender: bytes, leave: p.Leave, now: float) -> None:
         self._out.to_backend(sender, p.Stop())
 
     monkeypatch.setattr(Roster, "let_go", let_go)

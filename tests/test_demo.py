@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.leftovers import run_directories
-from tfrunner.demo import ROUNDS, Digits, Measured, is_equal, quantiles, report
+from tfrunner.demo import ROUNDS, Digits, Measured, batch_table, is_equal, quantiles, report
 
 ANSWERS = np.float32([[0.9, 0.1], [0.2, 0.8]])
 DIGITS = Digits("digits:1", np.zeros((2, 1), "float32"), np.int64([0, 1]), ANSWERS)
@@ -42,6 +44,17 @@ def test_answers_of_the_same_digit_may_differ_by_rounding():
     assert is_equal(ANSWERS + np.float32(1e-6), ANSWERS).all()
 
 
+def test_batch_sizes_are_shown_in_powers_of_two_and_fit_a_narrow_terminal():
+    """Whatever sizes there were; nothing is left out."""
+    table = batch_table({rows: 1 for rows in range(1, 65)})
+    assert [column.header for column in table.columns] == [
+        *("rows in a batch", "1", "2", "3-4", "5-8", "9-16", "17-32", "33-64")
+    ]
+    counts = [next(iter(column.cells)) for column in table.columns]
+    assert counts == ["batches", "1", "1", "2", "4", "8", "16", "32"]
+    assert Console(width=80).measure(table).maximum <= 80
+
+
 def test_quantiles_are_times_that_were_measured():
     """No interpolation between two requests."""
     assert quantiles(np.arange(1, 101) / 1000) == [0.051, 0.1]
@@ -58,5 +71,6 @@ def test_the_demo_trains_once_serves_and_agrees_with_itself(home, run_root):
     for outcome in outcomes:
         assert outcome.returncode == 0, outcome.stderr[-3000:]
         assert outcome.stdout.count("1350/1350") == 2
+        assert not re.search(r"absl::|^[IWE]\d{4} ", outcome.stderr, re.M), outcome.stderr[-3000:]
     assert ["epoch 1 of" in outcome.stderr for outcome in outcomes] == [True, False]
     assert run_directories(run_root) == []

@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 
 from tfrunner import Client
-from tfrunner.errors import InvalidInput, ModelError, NotFound, PoisonRequest, TFRunnerError
+from tfrunner.errors import (
+    InvalidInput,
+    ModelError,
+    NotFound,
+    PoisonRequest,
+    TFRunnerError,
+)
 from tfrunner.testing import ServedClient, serve
 
 MODEL = "echo:1"
@@ -123,6 +129,30 @@ def test_a_request_larger_than_the_bound_comes_back_whole_and_in_order():
         rows = np.arange(2 * 1001, dtype="float32").reshape(1001, 2)
         assert np.array_equal(client.predict("echo", rows), rows)
         assert max(map(int, ledger(client)["batch_rows"])) == 8
+
+
+@pytest.mark.parametrize(
+    "bound", [{"queue_requests": 1}, {"queue_bytes": 4}], ids=["requests", "bytes"]
+)
+def test_a_full_queue_answers_503_and_says_when_to_come_back(bound: dict[str, int]):
+    """Beyond --queue-requests and --queue-bytes; what waits already is not dropped."""
+    with serve("echo", echo=True, hold=2, **bound) as client, ThreadPoolExecutor(1) as pool:
+
+        def post(timeout: str) -> httpx.Response:
+            headers = {"X-Request-Timeout": timeout}
+            body = {"instances": [[1.0]]}
+            url = client.http_address + PREDICT
+            return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+
+        waits = pool.submit(post, "5")
+        while ledger(client)["queued_requests"] < 1:
+            assert not waits.done()
+        refused = post("60")
+        assert refused.status_code == 503, refused.text
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert refused.json()["code"] == "overloaded" and "is full" in refused.json()["error"]
+        assert sum(ledger(client)["refused"].values()) == 1
+        assert waits.result().status_code == 504
 
 
 def test_large_tensors_cross_unchanged():

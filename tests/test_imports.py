@@ -24,8 +24,16 @@ STORE = (
     *("writing", "tensorflow"),
 )
 VISITOR = (
-    *("client", "client_connection", "client_direct", "client_http", "client_models"),
-    *("runner", "connections", "testing"),
+    *("client", "client_address", "client_async", "client_budget", "client_connection"),
+    *(
+        "client_direct",
+        "client_http",
+        "client_models",
+        "attempts",
+        "runner",
+        "connections",
+        "testing",
+    ),
 )
 FRONT_DESK = ("service", "io", "api")
 DISPATCH = ("dispatcher",)
@@ -53,7 +61,7 @@ MAY_IMPORT = {
     "door": (*HALL, *STORE, *VISITOR, *FRONT_DESK, *CARETAKER, *DOOR),
     "engine": (*HALL, *STORE, *ENGINE),
 }
-SHELLS = {"tfrunner.dispatcher.__main__": ("transport", "processes")}
+SHELLS = {"tfrunner.dispatcher.__main__": ("transport", "processes", "rundir")}
 """What the shell of a pure core may import beside."""
 
 INSIDE_FUNCTIONS = {

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.leftovers import MARK, look
+from tests.waiting import wait_for
 
 
 def found_by(change, run_root: Path) -> str:
@@ -21,16 +22,15 @@ def found_by(change, run_root: Path) -> str:
 def test_a_process_without_its_parent_is_found(run_root):
     """A grandchild whose parent has ended still carries the mark."""
     code = "import subprocess as s; print(s.Popen(['sleep', '60'], stdout=s.DEVNULL).pid)"
-    pids: list[int] = []
-
-    def orphan() -> None:
-        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
-        pids.append(int(done.stdout))
-
+    before = look(os.environ[MARK], run_root)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    pid = int(done.stdout)
     try:
-        assert "sleep 60" in found_by(orphan, run_root)
+        # A process that has only just begun its program shows no environment yet.
+        found = wait_for(lambda: look(os.environ[MARK], run_root).since(before))
+        assert f"{pid} sleep 60" in found[0]
     finally:
-        os.kill(pids[0], 9)
+        os.kill(pid, 9)
 
 
 def test_a_socket_that_listens_is_found(run_root):

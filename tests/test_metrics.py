@@ -30,12 +30,36 @@ STATE: dict[str, Any] = {
             "refused": {"queue_full": 7},
             "requeued": 2,
             "bisected": 1,
+            "poisoned": 3,
+            "fenced": 4,
+            "out_of_memory": 5,
+            "late": 6,
+            "reasons": {"idle": 4, "full": 2},
         },
         "gone:v1": {"state": "unavailable", "reason": "corrupt"},
     },
-    "workers": {"w1": {"model": "m:v1", "pid": 5, "running": 1, "staged": 0, "batches": 6}},
+    "workers": {
+        "w-2": {
+            "model": "m:v1",
+            "pid": 5,
+            "running": 1,
+            "staged": 0,
+            "batches": 6,
+            "limit": 32,
+            "state": "busy",
+        }
+    },
     "processes": [
-        {"name": "w1", "kind": "worker", "pid": 5, "rss": 1000, "cpu_seconds": 1.5, "restarts": 2},
+        {
+            "name": "w-2",
+            "slot": "w",
+            "kind": "worker",
+            "pid": 5,
+            "rss": 1000,
+            "uss": 800,
+            "cpu_seconds": 1.5,
+            "restarts": 2,
+        },
         {"name": "api0", "kind": "api", "pid": 6, "rss": None, "state": "starting"},
     ],
     "counters": {"http_refused": {"not_found": 4}},
@@ -62,19 +86,26 @@ def test_every_number_of_the_state_is_exposed() -> None:
     assert read["tfrunner_refused_total", (m, ("reason", "queue_full"))] == 7
     for name, value in (("rows", 25), ("batches", 6), ("requeued", 2), ("bisected", 1)):
         assert read[f"tfrunner_{name}_total", (m,)] == value
+    for name, value in (("poisoned", 3), ("fenced", 4), ("out_of_memory", 5), ("late", 6)):
+        assert read[f"tfrunner_{name}_total", (m,)] == value
+    assert read["tfrunner_dispatched_total", (m, ("reason", "full"))] == 2
     for name, value in (("queued_requests", 3), ("queued_rows", 4), ("queued_bytes", 80)):
         assert read[f"tfrunner_{name}", (m,)] == value
     assert read["tfrunner_workers_up", (m,)] == 2
     assert read["tfrunner_model_available", (m,)] == 1
     assert read["tfrunner_model_available", (("model", "gone:v1"),)] == 0
-    worker = (m, ("worker", "w1"))
+    worker = (m, ("worker", "w"))
+    assert read["tfrunner_worker_limit", worker] == 32
+    assert read["tfrunner_worker_state", (m, ("state", "busy"), ("worker", "w"))] == 1
+    assert read["tfrunner_worker_state", (m, ("state", "ready"), ("worker", "w"))] == 0
     assert read["tfrunner_worker_running", worker] == 1
     assert read["tfrunner_worker_batches_total", worker] == 6
-    process = (("kind", "worker"), ("process", "w1"))
+    process = (("kind", "worker"), ("process", "w"))
     assert read["tfrunner_restarts_total", process] == 2
     assert read["tfrunner_process_resident_bytes", process] == 1000
+    assert read["tfrunner_process_private_bytes", process] == 800
     assert read["tfrunner_process_cpu_seconds_total", process] == 1.5
-    assert read["tfrunner_http_refused_total", (("label", "not_found"),)] == 4
+    assert read["tfrunner_http_refused_total", (("code", "not_found"),)] == 4
 
 
 def test_histograms_are_cumulative() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PYPROJECT = ROOT / "pyproject.toml"
 CASE = """
 import sys
 import numpy as np
@@ -90,6 +91,19 @@ def test_every_dependency_has_its_reason_written_down(wheel):
     always, extras = (ROOT / "docs/dependencies.md").read_text().split("## Extras")
     named = packages_in(always, column=0) | packages_in(extras, column=1)
     assert asked == named
+
+
+def test_every_dependency_is_imported_somewhere():
+    """What nothing uses any more is not asked for; httptools is uvicorn's choice of parser."""
+    sources = [*(ROOT / "tfrunner").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.M))
+    (listed,) = re.findall(r"^dependencies = \[(.*?)^\]", PYPROJECT.read_text(), re.M | re.S)
+    asked = re.findall(r'"([A-Za-z0-9-]+)', listed)
+    assert len(asked) > 10
+    names = {"pysimdjson": "simdjson", "pyyaml": "yaml", "pyzmq": "zmq", "httptools": "uvicorn"}
+    unused = [each for each in asked if names.get(each, each.replace("-", "_")) not in imported]
+    assert unused == []
 
 
 def packages_in(text: str, *, column: int) -> set[str]:

@@ -85,7 +85,7 @@ def test_run_is_refused_in_an_event_loop(runner: Runner) -> None:
 def test_the_servers_errors_arrive_as_they_are(runner: Runner) -> None:
     """With their class and what else they say."""
     with pytest.raises(Overloaded, match="the queue is full") as caught:
-        runner.fail.run(rows())
+        runner.fail.run(rows(), timeout=1)
     assert caught.value.retry_after == 2.5
 
 

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
@@ -21,22 +21,13 @@ import pytest
 
 from tests.leftovers import run_directories
 from tests.test_store import put
+from tests.waiting import LIMIT, wait_for
 from tfrunner import rundir
 from tfrunner.client import Client
 from tfrunner.config import RunFile
 from tfrunner.store import Store
 
 ROW = np.ones((1, 2), "float32")
-LIMIT = 60.0
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    """Return the first true value of `what`; fail after a minute."""
-    deadline = time.monotonic() + LIMIT
-    while not (value := what()):
-        assert time.monotonic() < deadline, "it did not happen within a minute"
-        time.sleep(0.02)
-    return value
 
 
 class Server:
@@ -127,15 +118,86 @@ def test_a_second_ctrl_c_does_not_wait_for_what_runs(run_root):
 
 
 def test_a_killed_supervisor_takes_everything_along(run_root):
-    """No process outlives it; the next server removes its directory."""
-    with serving() as server:
+    """No process outlives it, no spare either, nor its run directory."""
+    with serving("--spares", "1") as server:
+        wait_for(lambda: server.child("tfrunner_workers.spare"))
         processes = server.children()
+        assert len(processes) == 4
         server.process.kill()
         server.process.wait()
         wait_for(lambda: is_over(processes))
         assert rundir.running_servers(run_root) == []
-    with serving():
+        assert run_directories(run_root) == []
+
+
+def test_a_directory_that_a_killed_server_left_is_removed_by_the_next_one(run_root):
+    """Where even the dispatcher had no time for it."""
+    with serving() as server:
+        wait_for(lambda: server.child("tfrunner.dispatcher")).suspend()
+        server.process.kill()
+        server.process.wait()
         assert len(run_directories(run_root)) == 1
+        for child in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if str(run_root) in " ".join(child.cmdline()):
+                    child.kill()
+    with serving() as server:
+        assert len(run_directories(run_root)) == 1
+        assert server.end(signal.SIGTERM) == 0
+    assert run_directories(run_root) == []
+
+
+def test_a_spare_takes_the_place_of_a_killed_worker(run_root):
+    """It serves under the worker's next name, with its environment; another spare follows."""
+    with serving("--spares", "1") as server, Client(server.address.http) as client:
+        spare = wait_for(lambda: server.child("tfrunner_workers.spare"))
+        wait_for(lambda: server.child("tfrunner_workers")).kill()
+        np.testing.assert_array_equal(client.predict("echo", ROW, timeout=LIMIT), ROW)
+        (worker,) = client.status()["workers"].items()
+        assert worker[0] == "worker-echo-0-2"
+        assert worker[1]["pid"] == spare.pid
+        rows = wait_for(
+            lambda: (
+                [row for row in client.status()["processes"] if row["name"] == "spare-0-2"]
+                and client.status()["processes"]
+            )
+        )
+        assert {row["slot"]: row["restarts"] for row in rows}["worker-echo-0"] == 1
+        assert server.end(signal.SIGTERM) == 0
+
+
+def test_strict_ends_a_server_of_which_one_model_cannot_start(run_root):
+    """Exit code 1, and the reason; the healthy model goes with it."""
+    arguments = ["serve", "--echo", "--port", "0", "--strict", "echo", "crash"]
+    command = [sys.executable, "-m", "tfrunner", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1
+    assert "crash:1 cannot be served: its worker died 5 times" in done.stderr
+    assert "stopping, because --strict was given" in done.stderr
+    assert run_directories(run_root) == []
+
+
+def test_a_batch_beyond_the_memory_is_answered_and_the_limit_is_shown(run_root):
+    """16 rows wait for each other; 4 fit. Nobody notices, and the status says it."""
+    with serving("--hold", "16") as server, Client(server.address.frontend[0]) as client:
+
+        def call(number: int) -> float:
+            row = np.full((1, 2), number, "float32")
+            answer = client.predict("echo", row, method="hungry", timeout=LIMIT)
+            assert isinstance(answer, np.ndarray) and answer.shape == (1, 2)
+            return float(answer[0, 0])
+
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(call, range(16))) == list(range(16))
+        state = client.status()
+        model = state["models"]["echo:1"]
+        assert (model["requests"], model["out_of_memory"]) == ({"ok": 16}, 2)
+        assert [worker["limit"] for worker in state["workers"].values()] == [4]
+        wait_for(lambda: client.status()["processes"])
+        command = [sys.executable, "-m", "tfrunner", "status", "--address", server.address.http]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+        assert "4 of 64" in shown.stdout
+        assert "2 out_of_memory" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -207,11 +269,10 @@ def test_workers_share_the_cores_and_have_names_of_their_own(run_root):
     """Two workers of one model; both serve."""
     with serving("--workers", "2", "--api-workers", "2") as server:
         with Client(server.address.frontend[0]) as client:
-            both = wait_for(
-                lambda: (s := client.status())["models"]["echo:1"]["workers"] == 2 and s
-            )
-        assert sorted(both["workers"]) == ["worker-echo-0-1", "worker-echo-1-1"]
-        assert sum(row["kind"] == "api" for row in both["processes"]) == 2
+            wait_for(lambda: client.status()["models"]["echo:1"]["workers"] == 2)
+            rows = wait_for(lambda: client.status()["processes"])
+            assert sorted(client.status()["workers"]) == ["worker-echo-0-1", "worker-echo-1-1"]
+        assert sum(row["kind"] == "api" for row in rows) == 2
         assert server.end(signal.SIGTERM) == 0
 
 

@@ -15,7 +15,7 @@ from tfrunner.supervisor import events as e
 from tfrunner.supervisor.core import Core
 from tfrunner.supervisor.crew import Addresses, Crew
 from tfrunner.supervisor.placement import place
-from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot
+from tfrunner.supervisor.slots import API, DISPATCHER, SPARE, WORKER, Slot
 from tfrunner.supervisor.states import CHILD_MOVES, ChildState, Phase, move
 
 MODEL = "m:1"
@@ -397,3 +397,145 @@ def test_each_process_is_started_with_its_own_configuration():
     assert (worker.config.name, worker.config.model.tag) == ("worker-m-3-1", "m:2")
     assert (worker.config.device, worker.environment["CUDA_VISIBLE_DEVICES"]) == ("5", "5")
     assert worker.descriptors == ()
+
+
+class WithSpares(World):
+    """A world with places for spares."""
+
+    def __init__(self, *, spares: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        for number in range(spares):
+            slot = Slot(SPARE, f"spare-{number}")
+            self.slots.append(slot)
+            self.core.slots[slot.name] = slot
+
+    def become_ready(self, *names: str) -> list[e.Action]:
+        """Let the dispatcher say that these workers are ready."""
+        self.ready = set(names)
+        self.step(after=1.0)
+        return self.step(self.status())
+
+
+def given(actions: list[e.Action]) -> list[tuple[str, str]]:
+    """Return which spare becomes which worker."""
+    return [(action.spare, action.process) for action in actions if isinstance(action, e.Give)]
+
+
+def test_spares_start_only_when_no_worker_is_on_its_way():
+    """The import of TensorFlow would slow the workers down."""
+    world = WithSpares(workers=(MODEL, MODEL))
+    assert started(world.step()) == ["dispatcher-1", "api-0-1", "worker-0-1", "worker-1-1"]
+    assert started(world.become_ready("worker-0-1")) == []
+    assert world.core.next_wakeup() > world.now
+    assert started(world.become_ready("worker-0-1", "worker-1-1")) == ["spare-0-1"]
+
+
+def test_a_spare_takes_the_place_of_a_dead_worker_and_the_next_one_follows():
+    """Its process gets the worker's next name; another spare starts once that worker is ready."""
+    world = WithSpares()
+    world.step()
+    world.become_ready("worker-0-1")
+    assert given(world.step(e.Exited("worker-0", -9))) == []
+    actions = world.step(after=0.2)
+    assert given(actions) == [("spare-0", "worker-0-2")]
+    assert started(actions) == []
+    assert started(world.become_ready("worker-0-2")) == ["spare-0-2"]
+    assert (world.slots[2].restarts, world.slots[3].restarts) == (1, 0)
+
+
+def test_a_worker_that_never_gets_ready_uses_up_no_spares():
+    """After the first death before it was ready it is started anew each time."""
+    world = WithSpares()
+    world.step()
+    world.become_ready("worker-0-1")
+    world.step(e.Exited("worker-0", -9))
+    assert given(world.step(after=0.2)) == [("spare-0", "worker-0-2")]
+    world.step(e.Exited("worker-0", 9))
+    assert started(world.step(after=1.0)) == ["worker-0-3"]
+
+
+def test_spares_end_as_soon_as_the_server_drains():
+    """They hold nothing; a worker that dies then is started anew."""
+    world = WithSpares()
+    world.step()
+    world.become_ready("worker-0-1")
+    actions = world.step(e.StopAsked(signal.SIGTERM))
+    assert ("spare-0", signal.SIGTERM) in signalled(actions)
+    world.step(e.Exited("spare-0", -15), e.Exited("worker-0", -9))
+    assert started(world.step(after=0.5)) == ["worker-0-2"]
+
+
+def test_a_spare_that_dies_is_started_again_and_marks_no_model():
+    """Its back-off is that of every process."""
+    world = WithSpares()
+    world.step()
+    world.become_ready("worker-0-1")
+    assert sent(world.step(e.Exited("spare-0", LOAD_ERROR))) == []
+    assert started(world.step(after=1.0)) == []
+    assert started(world.step(after=35.0)) == ["spare-0-2"]
+
+
+def test_a_ready_worker_that_left_by_itself_is_replaced_at_once():
+    """Exit code 0 without being asked: recycled. No back-off, and earlier deaths are forgiven."""
+    world = World()
+    world.step()
+    for _ in range(3):
+        world.step(e.Exited("worker-0", 1))
+        world.step(after=10.0)
+    world.ready = {"worker-0-4"}
+    world.step(world.status(), after=1.0)
+    assert started(world.step(e.Exited("worker-0", 0), after=5.0)) == ["worker-0-5"]
+    assert (world.slots[2].failures, world.slots[2].early_deaths) == (0, 0)
+
+
+def test_workers_that_leave_as_soon_as_they_come_start_once_a_second():
+    """A limit that is too low costs one start in a second, not all of the machine."""
+    world = World()
+    world.step()
+    world.ready = {"worker-0-1"}
+    world.step(world.status(), after=0.5)
+    assert started(world.step(e.Exited("worker-0", 0))) == []
+    assert started(world.step(after=0.5)) == ["worker-0-2"]
+
+
+def test_a_worker_that_exits_before_it_was_ready_is_in_trouble_whatever_its_code():
+    """A model whose own code ends the process with code 0 is a crash loop as well."""
+    world = World()
+    world.step()
+    for _ in range(5):
+        world.step(e.Exited("worker-0", 0))
+        world.step(after=10.0)
+    assert "died 5 times" in world.slots[2].trouble
+
+
+def test_a_busy_worker_counts_as_ready():
+    """Whoever always works when the dispatcher is asked is not in trouble."""
+    world = World()
+    world.step()
+    status = world.status()
+    status.state["workers"]["worker-0-1"] = {"state": "busy", "running": 1, "staged": 0}
+    world.step(status)
+    assert world.slots[2].serves
+
+
+def test_every_phase_of_the_end_is_said():
+    """One line each, in order."""
+    world = World()
+    world.step()
+    lines = []
+    world.ready = {"worker-0-1"}
+    for events in (
+        [e.StopAsked(signal.SIGTERM)],
+        [e.Exited("api-0", 0)],
+        [None],
+        [e.Exited("worker-0", 0)],
+        [e.Exited("dispatcher", 0)],
+    ):
+        events = [world.status() if event is None else event for event in events]
+        lines += [a.text for a in world.step(*events) if isinstance(a, e.Report)]
+    phases = [line.partition(":")[0] for line in lines if " ended " not in line]
+    assert phases[:1] == ["draining"]
+    assert [p for p in phases if "Ctrl-C" not in p] == [
+        *("draining", "emptying", "stopping", "ending", "stopped"),
+    ]
+    assert "worker-0-1 ended (exit code 0)" in lines

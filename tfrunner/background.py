@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,13 +23,20 @@ class BackgroundGateway:
     Args:
         address: The dispatcher's frontend.
         name: Name of the gateway; its identity begins with it.
+        find: Says where the dispatcher listens by now, asked while it does not answer.
     """
 
-    def __init__(self, address: str, *, name: str = "client") -> None:
-        self.address = address
-        self.gateway = Gateway(address, name=name)
+    def __init__(
+        self, address: str, *, name: str = "client", find: Callable[[], str] | None = None
+    ) -> None:
+        self.gateway = Gateway(address, name=name, find=find)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the dispatcher listens."""
+        return self.gateway.address
 
     def __repr__(self) -> str:
         return f"<BackgroundGateway {self.address} [{'open' if self._loop else 'closed'}]>"
@@ -61,11 +69,15 @@ class BackgroundGateway:
             return
         self._loop = self._thread = None
         try:
-            asyncio.run_coroutine_threadsafe(self.gateway.close(), loop).result()
+            asyncio.run_coroutine_threadsafe(self._close_gateway(loop), loop).result()
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+    async def _close_gateway(self, loop: asyncio.AbstractEventLoop) -> None:
+        await self.gateway.close()
+        await loop.shutdown_default_executor()
 
     def submit(
         self,

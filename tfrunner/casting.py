@@ -64,7 +64,8 @@ def bind(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
     Each has exactly the dtype of its specification, fits its shape, and is in C order. One
     that already is so is returned itself, not copied. A method whose one argument is a
-    structure may also be called with the structure's parts: by name, or one after another.
+    structure may also be called with the structure's parts: by name, or one after another;
+    and a list of named tensors may be given as a dict.
 
     Raises:
         InvalidInput: A value is missing, unknown, or does not fit; the message says what was
@@ -187,6 +188,11 @@ def _gather(argument: Argument, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     parts = _parts(argument.spec)
     if not parts or argument.name in kwargs:
         return None
+    if len(args) == 1 and not kwargs and isinstance(args[0], Mapping):
+        if isinstance(argument.spec, DictSpec):
+            return None
+        _check_keys(args[0], list(parts), argument.name)
+        return [args[0][name] for name in parts]
     if args and not kwargs and len(args) == len(parts) > 1:
         values = dict(zip(parts, args, strict=True))
     elif not args and kwargs.keys() == parts.keys():

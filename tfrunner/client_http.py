@@ -20,23 +20,31 @@ from tfrunner.errors import (
     DeadlineExceeded,
     InvalidInput,
     NotFound,
+    Overloaded,
     ProtocolError,
     TFRunnerError,
     TooLarge,
     Unavailable,
     from_wire,
 )
-from tfrunner.specs import ModelSpec, rebuild
+from tfrunner.specs import MethodSpec, ModelSpec, rebuild
 
 T = TypeVar("T")
 
 
 class HttpRequest(NamedTuple):
-    """One request: `path` on the server, and a MessagePack body if there is one."""
+    """One request.
+
+    Args:
+        path: Where it goes on the server.
+        body: MessagePack, if there is one.
+        is_repeatable: Whether it may be answered twice.
+    """
 
     verb: str
     path: str
     body: bytes = b""
+    is_repeatable: bool = True
 
 
 class HttpReply(NamedTuple):
@@ -73,10 +81,9 @@ class HttpCalls:
 
     def _predict(self, call: ModelCall, spec: ModelSpec) -> Steps[Any]:
         method = choose_method(spec, call.method)
-        arrays = iter(casting.bind(method, *spread(method, call.args, call.kwargs)))
-        inputs = {each.name: rebuild(each.spec, arrays.__next__) for each in method.arguments}
-        body = packing.pack({"inputs": inputs, "method": method.name})
-        reply = yield HttpRequest("POST", f"{_model_path(call.model)}:predict", body)
+        body = call.in_form(method, _pack)
+        path = f"{_model_path(call.model)}:predict"
+        reply = yield HttpRequest("POST", path, body, method.repeatable)
         answer = _check(reply, packing.unpack)
         if not isinstance(answer, dict) or "outputs" not in answer:
             raise ProtocolError("the server's answer has no 'outputs'")
@@ -122,6 +129,13 @@ class _Fault(msgspec.Struct, frozen=True):
     request_id: str | None = None
 
 
+def _pack(call: ModelCall, method: MethodSpec) -> bytes:
+    """Return the body of a predict request: the input, cast to the method's specification."""
+    arrays = iter(casting.bind(method, *spread(method, call.args, call.kwargs)))
+    inputs = {each.name: rebuild(each.spec, arrays.__next__) for each in method.arguments}
+    return packing.pack({"inputs": inputs, "method": method.name})
+
+
 def _model_path(model: str) -> str:
     name, _, version = model.partition(":")
     path = f"/v1/models/{quote(name, safe='')}"
@@ -149,14 +163,23 @@ _BY_STATUS: dict[int, type[TFRunnerError]] = {
 """What a reply without a known code means: a proxy's, say."""
 
 
+def was_refused(reply: HttpReply) -> bool:
+    """Return whether the server says that it did not begin the request."""
+    return _fault(reply).code in (Unavailable.code, Overloaded.code)
+
+
+def _fault(reply: HttpReply) -> _Fault:
+    try:
+        return msgspec.json.decode(reply.body, type=_Fault)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        text = reply.body[:200].decode(errors="replace").strip()
+        return _Fault(f"the server answered with status {reply.status}: {text or 'no text'}")
+
+
 def _error(reply: HttpReply) -> TFRunnerError:
     retry_after = _seconds(reply.headers.get(b"retry-after"))
     request_id = reply.headers.get(b"x-request-id", b"").decode("latin-1") or None
-    try:
-        fault = msgspec.json.decode(reply.body, type=_Fault)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        text = reply.body[:200].decode(errors="replace").strip()
-        fault = _Fault(f"the server answered with status {reply.status}: {text or 'no text'}")
+    fault = _fault(reply)
     if fault.code in BY_CODE:
         error = from_wire(fault.code, fault.error, retry_after=retry_after)
     else:

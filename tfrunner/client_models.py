@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from tfrunner.errors import InvalidInput, NotFound, did_you_mean
 from tfrunner.specs import DictSpec, MethodSpec, ModelSpec
 
+T = TypeVar("T")
 
-class ModelCall(NamedTuple):
-    """What a caller asks of a model, as it was written."""
 
-    model: str
-    method: str | None
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+class ModelCall:
+    """What a caller asks of a model, as it was written; its input is cast once.
+
+    Further attempts send the same bytes, whatever became of the caller's arrays.
+    """
+
+    __slots__ = ("_form", "_method", "args", "kwargs", "method", "model")
+
+    def __init__(
+        self, model: str, method: str | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self.model = model
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self._method: MethodSpec | None = None
+        self._form: Any = None
+
+    def in_form(self, method: MethodSpec, make: Callable[[ModelCall, MethodSpec], T]) -> T:
+        """Return the input as it travels; made once for as long as the method is the same."""
+        if self._method is None or self._method != method:
+            self._form = make(self, method)
+            self._method = method
+        form: T = self._form
+        return form
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):

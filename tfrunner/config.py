@@ -30,7 +30,16 @@ class Defaults(msgspec.Struct, frozen=True):
     queue_requests: int = 10_000  # per model
     queue_bytes: int = 256 * 2**20  # per model
     body_limit: int = 64 * 2**20  # bytes
+    max_connections: int = 4096  # per api process
+    header_limit: int = 64 * 2**10  # bytes of a request's head
+    buffer_limit: int = 512 * 2**20  # bytes per api process, in bodies; as much in answers
+    receive_timeout: float = 60.0  # seconds for the next part of a request
+    send_timeout: float = 60.0  # seconds for the next part of an answer
+    keep_alive: float = 75.0  # seconds; longer than clients' pools usually keep a connection
     grace: float = 30.0  # seconds
+    recycle_requests: int = 0  # requests that a worker answers before it is replaced; 0: any
+    recycle_memory: int = 0  # resident MB above which a worker is replaced; 0: any
+    spares: int = 0  # processes that have imported TensorFlow and wait for a model
     log_level: str = "info"
 
 
@@ -63,11 +72,13 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
         backend: Address that workers and the supervisor connect to.
         hold: Start no batch before this many requests are queued (tests); 0: do not hold.
         parent: Pid of the supervisor, with which the process ends; 0: there is none.
+        run_directory: What to remove if the supervisor is gone; "": nothing.
     """
 
     frontend: tuple[str, ...]
     backend: str
     models: tuple[ServedModel, ...]
+    run_directory: str = ""
     grace: float = DEFAULTS.grace
     hold: int = 0
     parent: int = 0
@@ -82,6 +93,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
         kind: "tensorflow" or "echo".
         device: "cpu", or the GPU's id as CUDA_VISIBLE_DEVICES names it.
         threads: Cores that this worker may use.
+        recycle_requests: Leave after so many answers; 0: never.
+        recycle_memory: Leave when so many MB are resident; 0: never.
     """
 
     name: str
@@ -90,9 +103,61 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     kind: str = "tensorflow"
     device: str = "cpu"
     threads: int = 1
+    recycle_requests: int = DEFAULTS.recycle_requests
+    recycle_memory: int = DEFAULTS.recycle_memory
     parent: int = 0
     grace: float = DEFAULTS.grace
     log_level: str = DEFAULTS.log_level
+
+
+class SpareConfig(msgspec.Struct, frozen=True):
+    """What a spare is started with: a process that may become any worker.
+
+    Args:
+        name: Name of the spare, unique for each process start.
+        kind: What it will host: "tensorflow" or "echo".
+    """
+
+    name: str
+    kind: str = "tensorflow"
+    parent: int = 0
+    log_level: str = DEFAULTS.log_level
+
+
+class NewRole(msgspec.Struct, frozen=True):
+    """What a spare is told once, on its standard input: which worker it is from now on.
+
+    Args:
+        config: The worker's.
+        environment: What the worker's environment has to say.
+    """
+
+    config: WorkerConfig
+    environment: dict[str, str]
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What the connections of one api process may use.
+
+    Args:
+        max_connections: Most open at a time; the next ones are answered 503.
+        header_limit: Most bytes of a request's first line and headers.
+        body_limit: Most bytes of a body.
+        buffer_limit: Most bytes that the bodies being received hold together, and as many
+            that answers being sent hold.
+        receive_timeout: Seconds in which the head of a request, and then each next 64 KiB of
+            its body, must arrive.
+        send_timeout: Seconds in which each next 64 KiB of an answer must be taken.
+        keep_alive: Seconds that a connection may be idle.
+    """
+
+    max_connections: int = DEFAULTS.max_connections
+    header_limit: int = DEFAULTS.header_limit
+    body_limit: int = DEFAULTS.body_limit
+    buffer_limit: int = DEFAULTS.buffer_limit
+    receive_timeout: float = DEFAULTS.receive_timeout
+    send_timeout: float = DEFAULTS.send_timeout
+    keep_alive: float = DEFAULTS.keep_alive
 
 
 class ApiConfig(msgspec.Struct, frozen=True):
@@ -108,7 +173,7 @@ class ApiConfig(msgspec.Struct, frozen=True):
     fd: int
     services: tuple[str, ...] = ()
     timeout: float = DEFAULTS.timeout
-    body_limit: int = DEFAULTS.body_limit
+    bounds: Bounds = Bounds()
     grace: float = DEFAULTS.grace
     parent: int = 0
     log_level: str = DEFAULTS.log_level
@@ -125,6 +190,9 @@ class ServerConfig(msgspec.Struct, frozen=True):
         workers: Workers of each model; 0: `workers_per_gpu` per GPU, or one without a GPU.
         kind: What the workers host: "tensorflow" or "echo".
         strict: Whether a model that cannot be served ends the server.
+        recycle_requests: Answers after which a worker is replaced; 0: never.
+        recycle_memory: Resident MB above which a worker is replaced; 0: never.
+        spares: Processes that wait to take the place of a worker.
         hold: Start no batch before this many requests are queued (tests).
     """
 
@@ -137,10 +205,13 @@ class ServerConfig(msgspec.Struct, frozen=True):
     workers_per_gpu: int = DEFAULTS.workers_per_gpu
     api_workers: int = DEFAULTS.api_workers
     timeout: float = DEFAULTS.timeout
-    body_limit: int = DEFAULTS.body_limit
+    bounds: Bounds = Bounds()
     grace: float = DEFAULTS.grace
     kind: str = "tensorflow"
     strict: bool = False
+    recycle_requests: int = DEFAULTS.recycle_requests
+    recycle_memory: int = DEFAULTS.recycle_memory
+    spares: int = DEFAULTS.spares
     hold: int = 0
     log_level: str = DEFAULTS.log_level
 
@@ -202,6 +273,11 @@ def visible_gpus() -> str | None:
 def child_environment(**changes: str) -> dict[str, str]:
     """Return this process's environment with changes, for a child process."""
     return {**os.environ, **changes}
+
+
+def change_environment(**values: str) -> None:
+    """Set variables of this process, for libraries that read them later."""
+    os.environ.update(values)
 
 
 def set_default_environment(**values: str) -> None:

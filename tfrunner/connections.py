@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tfrunner.attempts import Attempts, async_repeat, repeat
 from tfrunner.casting import Call
 from tfrunner.errors import DeadlineExceeded, ModelError, StateError, TFRunnerError
 from tfrunner.specs import MethodSpec, ModelSpec, leaves, rebuild
@@ -114,23 +117,48 @@ class GatewayConnection:
 
 
 class ServerConnection:
-    """A running server, through a gateway in a thread of its own."""
+    """A running server, through a gateway in a thread of its own.
 
-    def __init__(self, background: BackgroundGateway, model: ModelSpec) -> None:
+    Args:
+        background: Open.
+        model: As the server serves it.
+        retries: Whether a call is made again where that is safe.
+    """
+
+    def __init__(
+        self, background: BackgroundGateway, model: ModelSpec, *, retries: bool = True
+    ) -> None:
         self._background = background
         self._model = model
+        self._retries = retries
+        self._closed = threading.Event()
 
     def run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
         """Return the outputs; callable from any thread."""
-        future = self._submit(method, call, timeout)
-        try:
-            return wait(future, timeout).value()
-        finally:
-            future.cancel()  # nothing to do, unless the caller stopped waiting
+        call = owned(call)
+
+        def act(left: float) -> Any:
+            future = self._submit(method, call, left)
+            try:
+                return wait(future, left).value()
+            finally:
+                future.cancel()  # nothing to do, unless the caller stopped waiting
+
+        return repeat(self._attempts(method, timeout), act, sleep=self._closed.wait)
 
     async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
         """Return the outputs; callable in any event loop."""
-        return (await asyncio.wrap_future(self._submit(method, call, timeout))).value()
+        call = owned(call)
+
+        async def act(left: float) -> Any:
+            return (await asyncio.wrap_future(self._submit(method, call, left))).value()
+
+        return await async_repeat(self._attempts(method, timeout), act, sleep=asyncio.sleep)
+
+    def _attempts(self, method: MethodSpec, timeout: float) -> Attempts:
+        attempts = Attempts(timeout, now=monotonic(), is_enabled=self._retries)
+        attempts.is_repeatable = method.repeatable
+        return attempts
 
     def _submit(
         self, method: MethodSpec, call: Call, timeout: float
@@ -140,7 +168,19 @@ class ServerConnection:
 
     def close(self) -> None:
         """End the thread and its gateway."""
+        self._closed.set()
         self._background.close()
+
+
+def owned(call: Call) -> Call:
+    """Return the call with bytes of its own.
+
+    Casting does not copy an array that fits. Its owner may change it as soon as it stops
+    waiting, while the bytes have yet to leave, or must be sent again.
+    """
+    if all(type(body) is bytes for body in call.bodies):
+        return call
+    return call._replace(bodies=tuple(map(bytes, call.bodies)))
 
 
 def wait(future: concurrent.futures.Future[Any], timeout: float) -> Any:

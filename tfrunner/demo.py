@@ -252,11 +252,28 @@ def report(digits: Digits, measured: list[Measured], sizes: dict[int, int]) -> b
     console.print(table)
     note = f"equal: to the model called in-process, which is right on {alone:.2%} of the images"
     console.print(note, highlight=False)
-    shown = ", ".join(f"{rows} ({count})" for rows, count in sizes.items())
-    console.print(f"rows per batch (how often): {shown}", highlight=False)
+    console.print(batch_table(sizes))
     if not is_right:
         console.print("[red]answers differ from the model called in-process[/red]")
     return is_right
+
+
+def batch_table(sizes: dict[int, int]) -> Table:
+    """Return how many batches there were, by their size in powers of two."""
+    ranges: dict[str, int] = {}
+    for rows, count in sizes.items():
+        most = 1 << (rows - 1).bit_length()
+        least = most // 2 + 1
+        text = str(most) if least >= most else f"{least}-{most}"
+        ranges[text] = ranges.get(text, 0) + count
+    total = sum(sizes.values())
+    mean = sum(rows * count for rows, count in sizes.items()) / max(1, total)
+    table = Table(title=f"{total} batches, of {mean:.1f} rows on average")
+    table.add_column("rows in a batch")
+    for text in ranges:
+        table.add_column(text, justify="right", no_wrap=True)
+    table.add_row("batches", *map(str, ranges.values()))
+    return table
 
 
 def quantiles(seconds: Array) -> list[float]:

@@ -7,7 +7,6 @@ A process of its own, so that TensorFlow's memory is free again when it ends. Th
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from tfrunner import config, tensorflow
 from tfrunner.entry import Model
 from tfrunner.errors import ConfigError, NotFound
+from tfrunner.framework import import_tensorflow, without_chatter
 from tfrunner.store import Store
 from tfrunner.tensors import Array
 
@@ -91,18 +91,12 @@ def _report(epoch: int, logs: dict[str, Any]) -> None:
     )
 
 
-def silence_native_log() -> None:
-    """Keep what TensorFlow's C++ code writes to stderr away; Python's stderr goes on."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-
-
 def main(file: Path) -> None:
     """Train if that is still to do; write the held-out images and the model's answers."""
-    silence_native_log()
     learn, held_out, learn_labels, labels = load_digits()
     click.echo("importing TensorFlow ...", err=True)
+    with without_chatter():
+        import_tensorflow()
     model = find_model(Store(config.home()))
     if model is None:
         click.echo(f"training on {len(learn)} handwritten digits (once):", err=True)

@@ -7,6 +7,7 @@ requests of one turn of the event loop; one timer for all deadlines.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -20,8 +21,8 @@ from tfrunner.errors import (
     Unavailable,
     did_you_mean,
 )
-from tfrunner.link import Link, no_dispatcher
-from tfrunner.pending import Answer, Outcome, Pending
+from tfrunner.link import Link, may_have_run, no_dispatcher
+from tfrunner.pending import Answer, Outcome, Pending, Waiting
 from tfrunner.protocol import Failures, Request, Results
 from tfrunner.served import find_model
 from tfrunner.specs import MethodSpec, ModelSpec
@@ -57,12 +58,15 @@ class Gateway:
     Args:
         address: Where the dispatcher listens.
         name: What the dispatcher calls this peer in its log.
+        find: Says where the dispatcher listens by now, asked while it does not answer.
     """
 
-    def __init__(self, address: str, *, name: str) -> None:
+    def __init__(self, address: str, *, name: str, find: Callable[[], str] | None = None) -> None:
         self.models: dict[str, ModelSpec] = {}
         self._found: dict[tuple[str, str | None], ModelSpec] = {}
-        self._link = Link(address, name, take=self._take, renew=self._renew, lose=self._lose)
+        self._link = Link(
+            address, name, take=self._take, renew=self._renew, lose=self._lose, find=find
+        )
         self._liveness = self._link.liveness
         self._pending: Pending[_Waiter] = Pending()
         self._last_id = 0
@@ -75,6 +79,11 @@ class Gateway:
     def is_connected(self) -> bool:
         """Whether the dispatcher has answered lately."""
         return self._liveness.is_connected
+
+    @property
+    def address(self) -> str:
+        """Where the dispatcher listens."""
+        return self._link.address
 
     def __repr__(self) -> str:
         return f"<Gateway {self._link.name} [{self._link!r} | {self._pending!r}]>"
@@ -96,14 +105,15 @@ class Gateway:
         """Fail what waits, tell the dispatcher, and close the socket."""
         if self._loop is None:
             return
-        for waiter in self._pending.give_up():
-            _resolve(waiter, Unavailable("the gateway was closed before an answer came"))
+        for each in self._pending.give_up():
+            text = "the gateway was closed before an answer came"
+            _resolve(each.waiter, _lost(each) if each.may_have_run else Unavailable(text))
         if self.is_connected:
             self._flush()
         if self._timer is not None:
             self._timer.cancel()
         self._loop = None
-        self._link.close()
+        await self._link.close()
 
     async def __aenter__(self) -> Gateway:
         await self.open()
@@ -173,13 +183,15 @@ class Gateway:
         waiter = _Waiter(loop=loop)
         waiter.gateway, waiter.id = self, id
         if not self._liveness.is_connected:
-            waiter.set_exception(no_dispatcher())
+            _resolve(waiter, no_dispatcher())
             return waiter
         request = Request(
             id, model.tag, method.name, call.layout, call.rows, timeout, client, call.bodies
         )
         deadline = monotonic() + timeout
-        self._pending.add(request, deadline=deadline, waiter=waiter)
+        self._pending.add(
+            request, deadline=deadline, waiter=waiter, is_repeatable=method.repeatable
+        )
         if deadline < self._timer_at:
             self._set_timer(loop, deadline)
         if not self._flush_is_due:
@@ -203,12 +215,19 @@ class Gateway:
         """Add to a counter of the front desk; the dispatcher is told with the next Hello."""
         self._link.count(name, label, amount)
 
+    def request_id(self, id: int) -> str:
+        """Return the name that the server's logs give to a request."""
+        return f"{self._link.identity}/{id}"
+
     def _flush(self) -> None:
         """Send what this turn of the event loop brought."""
         self._flush_is_due = False
         if self._loop is None:
             return
-        for message in self._pending.outgoing():
+        messages = self._pending.outgoing()
+        if not self.is_connected:
+            return  # there are only Cancels, of requests that no dispatcher knows any more
+        for message in messages:
             self._link.send(message)
         self._link.drain()
 
@@ -223,18 +242,22 @@ class Gateway:
             _resolve(waiter, outcome)
 
     def _renew(self, models: dict[str, ModelSpec]) -> None:
-        """Meet a new dispatcher: take its models, send again what is unanswered."""
+        """Meet a new dispatcher: take its models, send again what is unanswered.
+
+        What must not run twice fails instead: the one before may have begun it.
+        """
         self.models = models
         self._found.clear()
-        self._pending.send_again(monotonic())
+        for lost in self._pending.send_again(monotonic()):
+            _resolve(lost.waiter, _lost(lost))
         for outgoing in self._pending.outgoing():
             self._link.send(outgoing)
 
     def _lose(self) -> None:
         """Fail everything: the dispatcher is gone."""
-        for waiter in self._pending.give_up():
-            _resolve(waiter, no_dispatcher())
-        self._flush()  # ZeroMQ keeps our requests for the next dispatcher: cancel them there
+        for each in self._pending.give_up():
+            _resolve(each.waiter, _lost(each))
+        self._pending.outgoing()  # the next dispatcher knows none of it
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         if self._timer is not None:
@@ -249,7 +272,7 @@ class Gateway:
         self._timer, self._timer_at = None, float("inf")
         for late in self._pending.expire(monotonic()):
             tag, timeout = late.request.model, late.request.timeout
-            error = DeadlineExceeded(f"{tag} gave no answer within {timeout:g} s")
+            error = DeadlineExceeded(f"{tag} gave no answer within {timeout:.3g} s")
             _resolve(late.waiter, error)
         deadline = self._pending.next_deadline()
         if deadline is not None:
@@ -261,6 +284,13 @@ def _resolve(waiter: _Waiter, outcome: Outcome) -> None:
     if waiter.done():
         return
     if isinstance(outcome, TFRunnerError):
+        if outcome.request_id is None:
+            outcome.request_id = waiter.gateway.request_id(waiter.id)
         waiter.set_exception(outcome)
     else:
         waiter.set_result(outcome)
+
+
+def _lost(waiting: Waiting[_Waiter]) -> Unavailable:
+    """Return the error of a request that was lost with its dispatcher."""
+    return may_have_run(waiting.request) if waiting.may_have_run else no_dispatcher()

@@ -3,6 +3,9 @@
 The dispatcher's life is named by its epoch. A new one means, in this order: say Hello with
 that epoch, then send every unanswered request again. The dispatcher passes over what comes
 before that Hello, so it sees each request once, also where ZeroMQ had kept one for it.
+
+A dispatcher that does not answer is given up with its socket: what ZeroMQ keeps for it goes
+too, so that nothing piles up while none is there, and nothing old reaches the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from tfrunner.errors import ProtocolError, StateError, Unavailable
+from tfrunner.errors import ProtocolError, StateError, TFRunnerError, Unavailable, WorkerLost
 from tfrunner.liveness import LOST_SECONDS, Liveness
 from tfrunner.protocol import (
     Ask,
@@ -23,6 +26,7 @@ from tfrunner.protocol import (
     Failures,
     Hello,
     Message,
+    Request,
     Results,
     Status,
     ToGateway,
@@ -30,13 +34,13 @@ from tfrunner.protocol import (
     encode,
 )
 from tfrunner.specs import ModelSpec, decode_spec
-from tfrunner.transport import Dealer
+from tfrunner.transport import Dealer, check_address
 
 DRAIN_LIMIT = 256
 """Messages read in one turn of the event loop; others get their turn before the next."""
 
 CLOSE_SECONDS = 0.5
-"""So long a closing link waits for its last words to leave."""
+"""So long a closing link waits for its last words to leave, in a thread of its own."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,8 @@ class Link:
         take: Called with every Results and Failures.
         renew: Called with the models (by tag) of a new epoch, after our Hello with that epoch.
         lose: Called when a dispatcher that was there has been silent for LOST_SECONDS.
+        find: Says where the dispatcher listens by now, asked while it does not answer; None:
+            it stays where it is.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Link:
         take: Callable[[Results | Failures], None],
         renew: Callable[[dict[str, ModelSpec]], None],
         lose: Callable[[], None],
+        find: Callable[[], str] | None = None,
     ) -> None:
         self.address = address
         self.name = name
@@ -68,6 +75,7 @@ class Link:
         self._take = take
         self._renew = renew
         self._lose = lose
+        self._find = find
         self._dealer = Dealer(name)
         self._decoder = Decoder(ToGateway)
         self._last_ask = 0
@@ -80,6 +88,11 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link {self.address} [{self.liveness!r} | epoch {self.epoch}]>"
 
+    @property
+    def identity(self) -> str:
+        """What the logs of the server call this peer."""
+        return self._dealer.identity.decode()
+
     async def open(self, timeout: float) -> None:
         """Connect, and wait `timeout` seconds for the first Welcome.
 
@@ -89,33 +102,65 @@ class Link:
         """
         self._loop = asyncio.get_running_loop()
         self._welcomed = asyncio.Event()
-        self._dealer.open()
         try:
-            self._dealer.connect(self.address)
-            self._loop.add_reader(self._dealer.fileno(), self.drain)
+            self._connect()
             self._beat()
             await asyncio.wait_for(self._welcomed.wait(), timeout)
         except asyncio.TimeoutError as exc:
-            self.close()
+            self._stop()
+            self._dealer.close()
             raise Unavailable(
                 f"no dispatcher answered at {self.address} within {timeout:g} s; "
                 "is the server running?"
             ) from exc
         except BaseException:
-            self.close()
+            self._stop()
+            self._dealer.close()
             raise
 
-    def close(self) -> None:
-        """Send the last counters, and close the socket; blocks for at most CLOSE_SECONDS."""
-        if self._loop is None:
+    async def close(self) -> None:
+        """Send the last counters, and close the socket; nobody else waits for that."""
+        loop = self._loop
+        if loop is None:
             return
         if self.liveness.is_connected:
             self._send_counts()
-        self._loop.remove_reader(self._dealer.fileno())
+        self._stop()
+        if self.liveness.is_connected:
+            await loop.run_in_executor(None, self._dealer.close, CLOSE_SECONDS)
+        else:
+            self._dealer.close()
+
+    def _connect(self) -> None:
+        assert self._loop is not None
+        self._dealer.open()
+        self._dealer.connect(self.address)
+        self._loop.add_reader(self._dealer.fileno(), self.drain)
+
+    def _reconnect(self) -> None:
+        """Give the socket up, with all that it has not sent, and take another."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._dealer.fileno())
+            self._dealer.close()
+            self._dealer = Dealer(self.name)
+            self._connect()
+            self.liveness.forget()
+
+    def _stop(self) -> None:
+        """Read nothing more; what still waits here fails."""
+        if self._loop is None:
+            return
+        if self._dealer.is_open:
+            self._loop.remove_reader(self._dealer.fileno())
         if self._timer is not None:
             self._timer.cancel()
         self._loop = None
-        self._dealer.close(CLOSE_SECONDS if self.liveness.is_connected else 0.0)
+        self._fail_asked(Unavailable("the gateway was closed before an answer came"))
+
+    def _fail_asked(self, error: Unavailable) -> None:
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(error)
 
     def send(self, message: Message) -> None:
         """Send a message; call `drain` after the last one (transport rule 4)."""
@@ -164,16 +209,39 @@ class Link:
             return
         self.drain()  # a Welcome may lie there: this event loop itself may have stood still
         now = monotonic()
-        if self.liveness.becomes_lost(now):
-            log.warning("the dispatcher has not answered for %g s", LOST_SECONDS)
-            self._lose()
+        self._look_again(now)
         if self.liveness.is_connected:
             self._send_counts()
-        self.send(Hello(self.name, self.epoch))
-        self.liveness.asked(now)
+        if self.liveness.hello_is_due(now):
+            self.send(Hello(self.name, self.epoch))
+            self.liveness.asked(now)
         self.drain()
         delay = max(0.001, self.liveness.next_beat(now) - now)
         self._timer = self._loop.call_later(delay, self._beat)
+
+    def _look_again(self, now: float) -> None:
+        """Give up a dispatcher that does not answer, or that listens elsewhere by now."""
+        if not self.liveness.is_asking:
+            return
+        has_moved = self._has_moved()
+        if self.liveness.becomes_lost(now):
+            log.warning("the dispatcher has not answered for %g s", LOST_SECONDS)
+            self._reconnect()
+            self._fail_asked(no_dispatcher())
+            self._lose()
+        elif has_moved or (not self.liveness.is_connected and self.liveness.hello_is_due(now)):
+            self._reconnect()
+
+    def _has_moved(self) -> bool:
+        """Return whether there is another address now; take it if so."""
+        if self._find is None:
+            return False
+        try:
+            found = check_address(self._find())
+        except TFRunnerError:  # no server runs now, or several do
+            return False
+        has_moved, self.address = found != self.address, found
+        return has_moved
 
     def _handle(self, frames: Sequence[Buffer]) -> None:
         """Act on one message; one that is refused ends nothing but itself."""
@@ -196,6 +264,8 @@ class Link:
             models = {spec.tag: spec for spec in map(decode_spec, message.models)}
             self.send(Hello(self.name, message.epoch))
             self._renew(models)
+            for id in self._asked:
+                self.send(Ask(id))
             self.epoch = message.epoch
             log.info("connected to the dispatcher, epoch %s", message.epoch)
             if self._loop is not None:
@@ -203,6 +273,15 @@ class Link:
         self.liveness.heard()
         if self._welcomed is not None:
             self._welcomed.set()
+
+
+def may_have_run(request: Request) -> WorkerLost:
+    """Return the error of a request that a lost dispatcher held and that must not run twice."""
+    return WorkerLost(
+        f"the dispatcher was lost while it held this request, and method {request.method!r} of "
+        f"{request.model} must not run twice: it may have run, and was not sent again.",
+        retry_after=1.0,
+    )
 
 
 def no_dispatcher() -> Unavailable:

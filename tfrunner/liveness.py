@@ -36,6 +36,25 @@ class Liveness:
             return True
         return False
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a Hello is unanswered."""
+        return self._unanswered is not None
+
+    def hello_is_due(self, now: float) -> bool:
+        """Return whether to say Hello, at a beat.
+
+        ZeroMQ keeps what cannot leave: where nobody has answered yet, a second Hello is of no
+        use before the first one can count as lost.
+        """
+        if self.is_connected or self._unanswered is None:
+            return True
+        return now >= self._unanswered + LOST_SECONDS
+
+    def forget(self) -> None:
+        """Note that the Hellos so far will not be answered: their connection was given up."""
+        self._unanswered = None
+
     def next_beat(self, now: float) -> float:
         """Return when to look again and to send the next Hello."""
         regular = now + HELLO_SECONDS

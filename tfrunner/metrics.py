@@ -103,8 +103,16 @@ def _model_counters(models: State) -> Iterator[Metric]:
         ("batches", "Batches run."),
         ("requeued", "Requests run again after their worker was lost."),
         ("bisected", "Failed batches that were cut in two."),
+        ("poisoned", "Requests that ended the worker that ran them alone."),
+        ("fenced", "Workers that were killed because they hung or could not be reached."),
+        ("out_of_memory", "Batches that the device's memory did not hold."),
+        ("late", "Replies to an earlier attempt, which were dropped."),
     ):
         yield _counter(key, text, _by(models, key), "model")
+    reasons = _by_key(models, "reasons")
+    yield _counter(
+        "dispatched", "Batches sent to workers, by why then.", reasons, "model", "reason"
+    )
 
 
 def _model_gauges(models: State) -> Iterator[Metric]:
@@ -166,35 +174,59 @@ def _rows_histogram(counts: Mapping[str, float]) -> tuple[Buckets, float]:
     return buckets, sum(rows * count for rows, count in sizes.items())
 
 
+WORKER_STATES = ("starting", "ready", "busy", "leaving", "fenced")
+
+
 def _workers(state: State) -> Iterator[Metric]:
-    workers: State = state.get("workers", {})
+    """Yield what workers do. They are named by their places, so that series outlive restarts."""
+    places = {row["name"]: row.get("slot", row["name"]) for row in state.get("processes", ())}
+    workers = {
+        (places.get(name, name), worker.get("model", "")): worker
+        for name, worker in state.get("workers", {}).items()
+    }
     for key, text in (
         ("running", "Batches that a worker runs now."),
         ("staged", "Batches that lie ready at a worker."),
+        ("limit", "Most rows that a worker is given; lower after it was out of memory."),
     ):
-        samples = [((n, w.get("model", "")), w.get(key, 0)) for n, w in workers.items()]
+        samples = [(labels, worker.get(key, 0)) for labels, worker in workers.items()]
         yield _gauge(f"worker_{key}", text, samples, "worker", "model")
-    done = [((n, w.get("model", "")), w.get("batches", 0)) for n, w in workers.items()]
+    done = [(labels, worker.get("batches", 0)) for labels, worker in workers.items()]
     yield _counter("worker_batches", "Batches that a worker has run.", done, "worker", "model")
+    states = [
+        ((*labels, each), float(worker.get("state") == each))
+        for labels, worker in workers.items()
+        for each in WORKER_STATES
+    ]
+    yield _gauge("worker_state", "1: the worker is in it.", states, "worker", "model", "state")
 
 
 def _processes(state: State) -> Iterator[Metric]:
-    """Yield what the supervisor sees: one sample for each process of the server."""
+    """Yield what the supervisor sees: one sample for each place of a process."""
     rows = state.get("processes", ())
 
     def samples(key: str) -> Samples:
-        return [((row["name"], row["kind"]), row.get(key) or 0) for row in rows]
+        return [((row.get("slot", row["name"]), row["kind"]), row.get(key) or 0) for row in rows]
 
     labels = ("process", "kind")
     yield _counter("restarts", "Times a process was started again.", samples("restarts"), *labels)
     rss = samples("rss")
     yield _gauge("process_resident_bytes", "Resident memory of a process.", rss, *labels)
+    uss = samples("uss")
+    yield _gauge("process_private_bytes", "Memory that no other process shares.", uss, *labels)
     cpu = samples("cpu_seconds")
     yield _counter("process_cpu_seconds", "CPU time of a process.", cpu, *labels)
 
 
+FRONT_DESK = {
+    "http_refused": ("HTTP requests that were refused before they reached a queue.", "code"),
+}
+"""What the counters of api processes mean, and what their label is."""
+
+
 def _front_desk(state: State) -> Iterator[Metric]:
-    """Yield the counters that api processes send."""
-    for name, amounts in state.get("counters", {}).items():
-        samples = [((label,), amount) for label, amount in amounts.items()]
-        yield _counter(name, "Counted by the api processes.", samples, "label")
+    """Yield the counters that api processes send; the dispatcher knows only their names."""
+    counters = state.get("counters", {})
+    for name, (text, label) in FRONT_DESK.items():
+        samples = [((value,), amount) for value, amount in counters.get(name, {}).items()]
+        yield _counter(name, text, samples, label)

@@ -45,11 +45,19 @@ Outcome = Union[Answer, TFRunnerError]
 
 
 class Waiting(msgspec.Struct, Generic[W]):
-    """A request without an answer; `parts` are its rows so far: start -> (stop, outputs)."""
+    """A request without an answer.
+
+    Args:
+        is_repeatable: Whether it may be sent again to another dispatcher.
+        may_have_run: Whether it was sent to a dispatcher that is gone and must not run twice.
+        parts: Its rows so far: start -> (stop, outputs).
+    """
 
     request: Request
     deadline: float
     waiter: W
+    is_repeatable: bool = True
+    may_have_run: bool = False
     parts: dict[int, tuple[int, Answer]] | None = None
     rows_here: int = 0
 
@@ -94,9 +102,11 @@ class Pending(Generic[W]):
         unsent, dropped = len(self._unsent), len(self._dropped)
         return f"<Pending [{len(self)} waiting | {unsent} unsent | {dropped} to cancel]>"
 
-    def add(self, request: Request, *, deadline: float, waiter: W) -> None:
+    def add(
+        self, request: Request, *, deadline: float, waiter: W, is_repeatable: bool = True
+    ) -> None:
         """Take a new request, to be sent with the next `outgoing`."""
-        self._waiting[request.id] = Waiting(request, deadline, waiter)
+        self._waiting[request.id] = Waiting(request, deadline, waiter, is_repeatable)
         self._unsent.append(request)
         if len(self._deadlines) > 2 * len(self._waiting) + SPARE_DEADLINES:
             self._deadlines = [(each.deadline, id) for id, each in self._waiting.items()]
@@ -142,24 +152,38 @@ class Pending(Generic[W]):
             messages.append(Cancel(tuple(dropped)))
         return messages
 
-    def send_again(self, now: float) -> None:
+    def send_again(self, now: float) -> list[Waiting[W]]:
         """Put every unanswered request into the next `outgoing`, with the seconds left.
 
         Rows that came are forgotten: the new dispatcher may cut the request otherwise.
+
+        Returns:
+            The requests that may have run and must not run twice; they are dropped instead.
         """
+        self._mark_what_may_have_run()
         self._dropped = []
         self._unsent = []
+        lost = [each for each in self._waiting.values() if each.may_have_run]
+        for each in lost:
+            del self._waiting[each.request.id]
         for each in self._waiting.values():
             each.parts, each.rows_here = None, 0
             left = max(0.0, each.deadline - now)
             self._unsent.append(msgspec.structs.replace(each.request, timeout=left))
+        return lost
 
-    def give_up(self) -> list[W]:
-        """Drop every request, and return the waiters."""
-        waiters = [each.waiter for each in self._waiting.values()]
+    def give_up(self) -> list[Waiting[W]]:
+        """Drop every request, and return them."""
+        self._mark_what_may_have_run()
+        waiting = list(self._waiting.values())
         self._dropped += self._waiting
         self._waiting = {}
-        return waiters
+        return waiting
+
+    def _mark_what_may_have_run(self) -> None:
+        unsent = {request.id for request in self._unsent}
+        for id, each in self._waiting.items():
+            each.may_have_run = not each.is_repeatable and id not in unsent
 
     def take(self, message: Results | Failures) -> list[tuple[W, Outcome]]:
         """Return the waiters that a message answers, each with its answer or error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -9,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+from typing import Any
 
 CONFIG_ERROR = 2
 """Exit status of a process that cannot run with its configuration: do not restart it."""
@@ -49,6 +51,14 @@ def raise_descriptor_limit() -> int:
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
+class _OwnStream(logging.StreamHandler):  # type: ignore[type-arg]  # no [] before 3.11
+    """Closes its stream when it is replaced."""
+
+    def close(self) -> None:
+        super().close()
+        self.stream.close()
+
+
 def configure_logging(level: str, name: str) -> None:
     """Write one line for each event to stderr: time, level, process name, message.
 
@@ -61,44 +71,77 @@ def configure_logging(level: str, name: str) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
     # A descriptor of its own: what is done to fd 2 while TensorFlow loads holds no line back.
-    handler = logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1, errors="replace"))
+    handler = _OwnStream(os.fdopen(os.dup(2), "w", buffering=1, errors="replace"))
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class StopSignals:
-    """SIGTERM and SIGINT, remembered; `fileno` wakes whoever waits for it.
+    """Stop signals, remembered; `fileno` wakes whoever waits for it.
 
-    A handler alone would not: a wait that a signal interrupts goes on afterwards. Use it with
-    `with`, in the main thread.
+    A handler alone would not: a wait that a signal interrupts goes on afterwards. A signal
+    that was ignored stays ignored (`nohup`, a shell's background command), SIGTERM apart. Use
+    it with `with`, in the main thread.
+
+    Args:
+        numbers: The signals that mean: stop.
+        wakers: Further signals that only wake.
+
+    Attributes:
+        count: How many stop signals came.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT),
+        *,
+        wakers: tuple[int, ...] = (),
+    ) -> None:
         self.count = 0
+        self._numbers = numbers
+        self._wakers = wakers
+        self._received: list[int] = []
+        self._before: dict[int, Any] = {}
+        self._descriptor_before = -1
         self._ends: tuple[socket.socket, socket.socket] | None = None
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable once a signal came."""
+        """Return the descriptor that is readable once a signal came, until `take`."""
         if self._ends is None:
             raise RuntimeError("use StopSignals with `with`")
         return self._ends[0].fileno()
+
+    def take(self) -> list[int]:
+        """Return the stop signals since the last call; never wait."""
+        if self._ends is not None:
+            with contextlib.suppress(BlockingIOError):
+                while self._ends[0].recv(4096):
+                    pass
+        taken, self._received = self._received, []
+        return taken
 
     def __enter__(self) -> StopSignals:
         self._ends = socket.socketpair()
         for end in self._ends:
             end.setblocking(False)
-        signal.set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+        writer = self._ends[1].fileno()
+        self._descriptor_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (*self._numbers, *self._wakers):
+            is_ignored = signal.getsignal(number) == signal.SIG_IGN
+            if number in self._numbers and number != signal.SIGTERM and is_ignored:
+                continue
+            self._before[number] = signal.signal(number, self._remember)
         return self
 
     def _remember(self, number: int, frame: object) -> None:
-        self.count += 1
+        if number in self._numbers:
+            self.count += 1
+            self._received.append(number)
 
     def __exit__(self, *exc: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._descriptor_before)
         for end in self._ends or ():
             end.close()
         self._ends = None

@@ -198,9 +198,13 @@ class WorkerHello(Message, frozen=True):
 
 
 class Leave(Message, frozen=True):
-    """Give me no more batches, and say Stop once I hold none; `reason` is for the log."""
+    """Give me no more batches, and say Stop once I hold none; `reason` is for the log.
+
+    One that `may_wait` is only a wish: it serves on, and asks again, until its turn comes.
+    """
 
     reason: str
+    may_wait: bool = False
 
 
 class BlockFor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):

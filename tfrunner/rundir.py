@@ -2,12 +2,13 @@
 
 One folder for each running server below `config.run_root()`, mode 0700. Whoever holds the
 lock owns the folder; a folder whose lock is free belongs to a server that is gone, and is
-removed by the next one. (ZeroMQ lets a second bind steal a socket path silently: the lock is
-what prevents it.)
+removed by its dispatcher, which outlives it by a moment, or else by the next server. (ZeroMQ
+lets a second bind steal a socket path silently: the lock is what prevents it.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -96,8 +97,14 @@ def _try_lock(path: Path) -> int | None:
 def remove_stale(root: Path) -> None:
     """Remove the run directories of servers that are gone."""
     for path in root.iterdir():
-        if not (path / "lock").exists():
-            continue
+        remove_if_stale(path)
+
+
+def remove_if_stale(path: Path) -> None:
+    """Remove a run directory unless its server runs."""
+    if not (path / "lock").exists():
+        return
+    with contextlib.suppress(FileNotFoundError):  # another process may remove it as well
         descriptor = _try_lock(path)
         if descriptor is not None:
             shutil.rmtree(path, ignore_errors=True)

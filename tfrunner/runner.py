@@ -154,13 +154,19 @@ class Runner:
         methods = load(self.model.path).methods
         self._connection = LocalConnection(dict(methods), describe=describe)
 
-    def init_client(self, address: str | None = None, *, timeout: float = 10.0) -> None:
+    def init_client(
+        self, address: str | None = None, *, timeout: float = 10.0, retries: bool = True
+    ) -> None:
         """Connect to a running server.
+
+        A server that was found, and starts again elsewhere, is found again.
 
         Args:
             address: The dispatcher's frontend, ipc or tcp on loopback; by default
                 $TFRUNNER_ADDRESS, else the one server that runs here.
             timeout: Seconds to wait for the server.
+            retries: Whether calls are made again, within their timeout, while the server is
+                full or gone and where that is safe: see `Client`.
 
         Raises:
             StateError: The runner is initialized already.
@@ -170,14 +176,15 @@ class Runner:
         from tfrunner.background import BackgroundGateway
 
         self._check_free()
-        background = BackgroundGateway(frontend_address(address), name="runner")
+        find = None if address or config.server_address() is not None else frontend_address
+        background = BackgroundGateway(frontend_address(address), name="runner", find=find)
         background.start(timeout)
         try:
             served = background.gateway.find(self.spec.name, self.spec.version)
         except BaseException:
             background.close()
             raise
-        self._connection = ServerConnection(background, served)
+        self._connection = ServerConnection(background, served, retries=retries)
 
     def attach(self, gateway: Gateway) -> None:
         """Use the gateway of this api process; called in its event loop.
@@ -231,7 +238,7 @@ class Runner:
         return self._methods[name]
 
 
-def frontend_address(address: str | None) -> str:
+def frontend_address(address: str | None = None) -> str:
     """Return where to connect: what is given, else $TFRUNNER_ADDRESS, else the server here.
 
     Raises:

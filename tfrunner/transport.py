@@ -111,6 +111,11 @@ class _Socket:
             raise RuntimeError("the socket is not open")
         return self._socket
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` was called, and `close` was not."""
+        return self._socket is not None
+
     def fileno(self) -> int:
         """Return the descriptor that an event loop watches (edge-triggered: rule 4)."""
         return int(self.socket.getsockopt(zmq.FD))

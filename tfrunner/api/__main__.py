@@ -1,8 +1,7 @@
 """`python -m tfrunner.api '<ApiConfig as JSON>'`: one api process.
 
-Serves the socket that it inherits until SIGTERM or SIGINT: then it takes no new connections,
-answers what is in flight within the grace period, and exits with 0. A second signal ends it
-at once.
+Serves the socket that it inherits until SIGTERM or SIGINT; server.py has how it ends: with 0,
+after what is in flight, and at once with a second signal.
 """
 
 from __future__ import annotations
@@ -11,34 +10,34 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Sequence
-from types import FrameType
 
-import uvicorn
+import msgspec
 import uvloop
 
 from tfrunner.api.app import Application
-from tfrunner.config import ApiConfig, from_argument
+from tfrunner.api.connection import SURPLUS
+from tfrunner.api.server import Server
+from tfrunner.api.state import ProcessState
+from tfrunner.config import ApiConfig, Bounds, from_argument
 from tfrunner.errors import ConfigError, TFRunnerError
 from tfrunner.gateway import Gateway
-from tfrunner.processes import CONFIG_ERROR, configure_logging, die_with_parent
+from tfrunner.processes import (
+    CONFIG_ERROR,
+    configure_logging,
+    die_with_parent,
+    raise_descriptor_limit,
+)
 from tfrunner.service import Service, load_service
 
-STOPPED_AT_ONCE = 130
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays: longer than clients' pools usually keep one."""
+OWN_DESCRIPTORS = 64
+"""Files and sockets that the process itself may need beside its connections."""
+
+THREAD_SECONDS = 0.1
+"""For an idle thread to end."""
 
 logger = logging.getLogger("tfrunner.api")
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, with our meaning of signals: one drains, two stop."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Remember the signal; the server's loop looks ten times a second."""
-        if self.should_exit:
-            os._exit(STOPPED_AT_ONCE)
-        self.should_exit = True
 
 
 async def serve(config: ApiConfig, services: Sequence[Service]) -> None:
@@ -52,24 +51,43 @@ async def serve(config: ApiConfig, services: Sequence[Service]) -> None:
         for service in services:
             for runner in service.runners:
                 runner.attach(gateway)
-        app = Application(
-            gateway, timeout=config.timeout, body_limit=config.body_limit, services=services
-        )
-        server = Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                timeout_graceful_shutdown=max(1, round(config.grace)),
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                proxy_headers=False,
-            )
-        )
+        state = ProcessState(fit(config.bounds), count=gateway.count)
+        app = Application(gateway, timeout=config.timeout, state=state, services=services)
+        server = Server(app, state=state, grace=config.grace, give_up=gateway.close)
         logger.info("ready, process %d", os.getpid())
         await server.serve(sockets=[socket.socket(fileno=config.fd)])
+
+
+def fit(bounds: Bounds) -> Bounds:
+    """Return bounds that leave the process descriptors of its own.
+
+    Raises:
+        ConfigError: There are hardly any descriptors.
+    """
+    limit = raise_descriptor_limit()
+    room = limit - OWN_DESCRIPTORS - SURPLUS
+    if room >= bounds.max_connections:
+        return bounds
+    if room < 1:
+        raise ConfigError(
+            f"a process may open {limit} files; an api process needs more than "
+            f"{OWN_DESCRIPTORS + SURPLUS}. Raise the limit with `ulimit -n`."
+        )
+    logger.warning("at most %d connections, as a process may open %d files", room, limit)
+    return msgspec.structs.replace(bounds, max_connections=room)
+
+
+def leave_threads() -> None:
+    """End at once if a Service's function still runs in a thread: Python would wait for it."""
+    threads = [each for each in threading.enumerate() if not each.daemon]
+    threads.remove(threading.main_thread())
+    for each in threads:
+        each.join(THREAD_SECONDS)
+    running = sum(each.is_alive() for each in threads)
+    if running:
+        logger.warning("%d functions of Services were still running", running)
+        logging.shutdown()
+        os._exit(0)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,6 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     except TFRunnerError as exc:
         logger.error("%s", exc.message)
         return 1
+    leave_threads()
     return 0
 
 

@@ -21,13 +21,13 @@ from tfrunner.api.model_pages import ModelPages
 from tfrunner.api.predict import Predict
 from tfrunner.api.replies import (
     Receive,
-    RequestIds,
     Scope,
     Send,
     error_body,
     error_headers,
     unexpected,
 )
+from tfrunner.api.state import ProcessState
 from tfrunner.errors import InvalidInput, NotFound, TFRunnerError
 from tfrunner.gateway import Gateway
 from tfrunner.service import Service
@@ -41,7 +41,7 @@ class Application:
     Args:
         gateway: The way to the dispatcher; open before the first request.
         timeout: Seconds that a request may take where it does not say.
-        body_limit: Most bytes of a body.
+        state: What the connections share: bounds, counters, whether the process ends.
         services: The user's Services.
 
     Raises:
@@ -53,17 +53,17 @@ class Application:
         gateway: Gateway,
         *,
         timeout: float,
-        body_limit: int,
+        state: ProcessState,
         services: Iterable[Service] = (),
     ) -> None:
         self._gateway = gateway
-        self._predict = Predict(gateway, timeout=timeout, body_limit=body_limit)
-        self._ids = RequestIds()
+        self._state = state
+        self._predict = Predict(gateway, timeout=timeout, state=state)
         services = tuple(services)
         self._pages = Starlette(
             routes=[
-                *page_routes(gateway, services),
-                *endpoint_routes(services, body_limit=body_limit),
+                *page_routes(gateway, services, state=state),
+                *endpoint_routes(services, state=state),
             ],
             exception_handlers={
                 TFRunnerError: self._refuse,
@@ -80,7 +80,7 @@ class Application:
             await self._predict(scope, receive, send)
         else:
             given = dict(scope["headers"]).get(b"x-request-id")
-            request_id = scope["tfrunner.request_id"] = self._ids.take(given)
+            request_id = scope["tfrunner.request_id"] = self._state.ids.take(given)
 
             async def send_with_id(message: MutableMapping[str, Any]) -> None:
                 if message["type"] == "http.response.start":
@@ -94,6 +94,9 @@ class Application:
         error = exc if isinstance(exc, TFRunnerError) else unexpected()
         if error.status < 500:
             self._gateway.count("http_refused", error.code)
+        else:
+            request_id = request.scope["tfrunner.request_id"]
+            self._state.failures.write(error, request_id=request_id, where=request.url.path)
         headers = {name.decode(): value.decode() for name, value in error_headers(error)}
         body = error_body(error, request.scope["tfrunner.request_id"])
         return Response(
@@ -111,7 +114,9 @@ class Application:
                 else NotFound(f"there is no {asked}; GET /docs shows what there is")
             )
             return await self._refuse(request, unknown)
-        body = {"error": f"{asked} is not allowed", "code": "method_not_allowed"}
+        text = f"{asked} is not allowed; GET /docs shows what there is"
+        request_id = request.scope["tfrunner.request_id"].decode()
+        body = {"error": text, "code": "method_not_allowed", "request_id": request_id}
         headers = getattr(exc, "headers", None)
         return JSONResponse(body, status_code=status, headers=headers)
 
@@ -120,9 +125,15 @@ class Application:
         return await self._refuse(request, unexpected())
 
 
-def page_routes(gateway: Gateway, services: Iterable[Service]) -> list[Route]:
+def page_routes(
+    gateway: Gateway, services: Iterable[Service], *, state: ProcessState
+) -> list[Route]:
     """Return the server's own routes."""
-    health, models, docs = Health(gateway), ModelPages(gateway), Docs(gateway, services)
+    health, models, docs = (
+        Health(gateway, state),
+        ModelPages(gateway, state),
+        Docs(gateway, services),
+    )
     routes = [
         Route("/livez", health.livez),
         Route("/healthz", health.livez),

@@ -16,7 +16,10 @@ from tfrunner.service import Service
 
 ASSETS = Path(__file__).parent / "assets"
 MEDIA_TYPES = {"docs.css": "text/css", "docs.js": "text/javascript"}
-HEADERS = {"content-security-policy": "default-src 'self'", "cache-control": "no-cache"}
+HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src data:",  # the empty icon
+    "cache-control": "no-cache",
+}
 
 
 class Docs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,14 +11,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tfrunner.api.bodies import ClientGone, read_body
+from tfrunner.api.state import ProcessState
 from tfrunner.errors import ConfigError, TFRunnerError
 from tfrunner.io import Body
 from tfrunner.service import Endpoint, Service
 
-logger = logging.getLogger("tfrunner.api")
 
-
-def endpoint_routes(services: Iterable[Service], *, body_limit: int) -> list[Route]:
+def endpoint_routes(services: Iterable[Service], *, state: ProcessState) -> list[Route]:
     """Return one route for each endpoint.
 
     Raises:
@@ -30,17 +28,20 @@ def endpoint_routes(services: Iterable[Service], *, body_limit: int) -> list[Rou
         for endpoint in service.endpoints.values():
             if endpoint.route in routes:
                 raise ConfigError(f"two Services have the route {endpoint.route!r}")
-            answer = _answer(endpoint, body_limit)
+            answer = _answer(endpoint, state)
             routes[endpoint.route] = Route(endpoint.route, answer, methods=["POST"])
     return list(routes.values())
 
 
-def _answer(endpoint: Endpoint, body_limit: int) -> Any:
+def _answer(endpoint: Endpoint, state: ProcessState) -> Any:
     async def answer(request: Request) -> Response:
         length = request.headers.get("content-length")
         try:
             data = await read_body(
-                request.receive, body_limit, length=length.encode() if length else None
+                request.receive,
+                state.bounds.body_limit,
+                length=length.encode() if length else None,
+                held=state.held,
             )
         except ClientGone:
             raise ClientDisconnect from None
@@ -50,8 +51,6 @@ def _answer(endpoint: Endpoint, body_limit: int) -> Any:
         except TFRunnerError:
             raise
         except Exception as exc:
-            request_id = request.scope.get("tfrunner.request_id", b"").decode()
-            logger.error("%s failed, request %s", endpoint.name, request_id, exc_info=exc)
             raise TFRunnerError(
                 f"the endpoint {endpoint.name!r} failed; the server's log has the details"
             ) from exc

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from tfrunner import metrics
 from tfrunner.api.json_text import write
+from tfrunner.api.state import ProcessState
 from tfrunner.errors import Unavailable
 from tfrunner.gateway import Gateway
 
@@ -19,10 +20,12 @@ class Health:
 
     Args:
         gateway: The way to the dispatcher, which knows.
+        state: Knows whether this process ends.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, state: ProcessState) -> None:
         self._gateway = gateway
+        self._state = state
 
     async def livez(self, request: Request) -> Response:
         """Answer that this process runs its event loop."""
@@ -30,6 +33,8 @@ class Health:
 
     async def readyz(self, request: Request) -> Response:
         """Answer 200 if the server is ready, 503 if not; the body says which model is what."""
+        if self._state.is_draining:
+            return JSONResponse({"status": "draining"}, status_code=503)
         try:
             state = await self._gateway.ask()
         except Unavailable as exc:

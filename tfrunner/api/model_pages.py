@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tfrunner.api.health import readiness
+from tfrunner.api.state import ProcessState
 from tfrunner.errors import NotFound, did_you_mean
 from tfrunner.gateway import Gateway
 from tfrunner.specs import ModelSpec
@@ -22,10 +23,12 @@ class ModelPages:
 
     Args:
         gateway: The way to the dispatcher.
+        state: Knows whether this process ends.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, state: ProcessState) -> None:
         self._gateway = gateway
+        self._state = state
 
     async def list(self, request: Request) -> Response:
         """Answer with every version that is served, and the state of each."""
@@ -45,7 +48,8 @@ class ModelPages:
         tags = {spec.tag for spec in self._find(request)}
         models = {tag: each for tag, each in state.get("models", {}).items() if tag in tags}
         _, body = readiness({**state, "models": models})
-        is_ready = bool(body["served"]) and not state.get("draining")
+        is_ending = state.get("draining") or self._state.is_draining
+        is_ready = bool(body["served"]) and not is_ending
         body["status"] = "ready" if is_ready else "not ready"
         return JSONResponse(body, status_code=200 if is_ready else 503)
 

@@ -126,9 +126,15 @@ def _describe_node(node: Node) -> str:
             inner = ", ".join(f"{key}: {_describe_node(child)}" for key, child in mapping.items())
             return "{" + inner + "}"
         case ListSpec(items=items) | TupleSpec(items=items):
-            return "[" + ", ".join(_describe_node(child) for child in items) + "]"
+            return "[" + ", ".join(_describe_item(child) for child in items) + "]"
         case NothingSpec():
             return "null"
+
+
+def _describe_item(node: Node) -> str:
+    """Describe an element of a list; tensors have names, by which they may be given."""
+    name = f"{node.name}: " if isinstance(node, TensorSpec) else ""
+    return name + _describe_node(node)
 
 
 def _form(method: MethodSpec, key: str, named: Schema) -> tuple[Schema, Any] | None:

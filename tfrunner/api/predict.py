@@ -7,7 +7,6 @@ each path. Nothing else belongs here.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +18,8 @@ from tfrunner.api.json_answer import write_answer
 from tfrunner.api.json_body import FindMethod, read_json
 from tfrunner.api.json_fast import FastReader, fast_reader
 from tfrunner.api.msgpack_body import check_timeout, read_msgpack, write_msgpack
-from tfrunner.api.replies import JSON, Receive, RequestIds, Scope, Send, send_error, unexpected
+from tfrunner.api.replies import JSON, Receive, Scope, Send, send_error, unexpected
+from tfrunner.api.state import ProcessState
 from tfrunner.casting import Call
 from tfrunner.errors import InvalidInput, TFRunnerError
 from tfrunner.gateway import Gateway
@@ -31,8 +31,6 @@ PATH = re.compile(r"/v1/models/([^/]+?)(?:/versions/([^/:]+))?:predict")
 HEADERS = frozenset((b"content-type", b"content-length", b"x-request-id", b"x-request-timeout"))
 TARGETS = 1024
 """Most paths that are kept; one version of a model has several (serial, prefixes, latest)."""
-
-logger = logging.getLogger("tfrunner.api")
 
 
 class Target(NamedTuple):
@@ -59,14 +57,16 @@ class Predict:
     Args:
         gateway: The way to the dispatcher.
         timeout: Seconds that a request may take where it does not say.
-        body_limit: Most bytes of a body.
+        state: What the connections share.
     """
 
-    def __init__(self, gateway: Gateway, *, timeout: float, body_limit: int) -> None:
+    def __init__(self, gateway: Gateway, *, timeout: float, state: ProcessState) -> None:
         self._gateway = gateway
         self._timeout = timeout
-        self._body_limit = body_limit
-        self._ids = RequestIds()
+        self._body_limit = state.bounds.body_limit
+        self._held = state.held
+        self._ids = state.ids
+        self._failures = state.failures
         self._disconnects = Disconnects()
         self._targets: dict[str, Target] = {}
         self._models: dict[str, ModelSpec] = {}
@@ -76,11 +76,16 @@ class Predict:
         given = {name: value for name, value in scope["headers"] if name in HEADERS}
         request_id = self._ids.take(given.get(b"x-request-id"))
         future: asyncio.Future[Answer] | None = None
+        where: str = scope["path"]
         try:
-            target = self._target(scope["path"])
+            target = self._target(where)
+            where = target.model.tag
             length = given.get(b"content-length")
-            body = await read_body(receive, self._body_limit, length=length)
-            asked = self._read(target, body, given)
+            asked = self._read(
+                target,
+                await read_body(receive, self._body_limit, length=length, held=self._held),
+                given,
+            )
             future = self._gateway.submit(
                 target.model, asked.method, asked.call, timeout=asked.timeout
             )
@@ -88,7 +93,8 @@ class Predict:
         except ClientGone:
             return
         except Exception as exc:
-            await self._fail(send, exc, request_id, submitted=future is not None)
+            error = self._understand(exc, request_id, where=where, submitted=future is not None)
+            await send_error(send, error, request_id=request_id)
             return
         headers = [
             (b"content-type", asked.content_type),
@@ -115,18 +121,20 @@ class Predict:
         self._disconnects.remove(future)
         return answer
 
-    async def _fail(
-        self, send: Send, exc: Exception, request_id: bytes, *, submitted: bool
-    ) -> None:
-        """Send the reply for an error; count it if the dispatcher does not know of it."""
+    def _understand(
+        self, exc: Exception, request_id: bytes, *, where: str, submitted: bool
+    ) -> TFRunnerError:
+        """Return the error to answer with; log it if it is grave, count it if nobody else does."""
         if isinstance(exc, TFRunnerError):
             error = exc
         else:
-            logger.error("request %s failed", request_id.decode(), exc_info=exc)
             error = unexpected()
-        if not submitted:
+            error.__cause__ = exc
+        if error.status >= 500:
+            self._failures.write(error, request_id=request_id, where=where)
+        if not submitted:  # else the dispatcher knows of it
             self._gateway.count("http_refused", error.code)
-        await send_error(send, error, request_id=request_id)
+        return error
 
     def _target(self, path: str) -> Target:
         """Return what a path stands for.

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from tfrunner.cli.tables import bytes_text, json_option, print_json, print_table, to_plain
+from tfrunner.cli.status import print_status
+from tfrunner.cli.tables import json_option, print_json, to_plain
 from tfrunner.client import Client
 from tfrunner.config import DEFAULTS
 from tfrunner.errors import InvalidInput
@@ -28,10 +29,10 @@ at_address = click.option(
 def predict(
     model: str, input_: str, method: str | None, timeout: float, address: str | None
 ) -> None:
-    """Run MODEL on INPUT with the running server; prints the output as JSON.
+    """Run a model on an input, with the running server.
 
-    INPUT is JSON: a nested list for one input, an object for inputs by name. It may be
-    @FILE, or - to read it from stdin.
+    Prints the output as JSON. INPUT is JSON: a nested list for one input, an object for inputs
+    by name. It may be @FILE, or - to read it from stdin.
     """
     value = read_input(input_)
     with Client(address) as client:
@@ -71,43 +72,4 @@ def status(address: str | None, as_json: bool) -> None:
     if as_json:
         print_json(state)
         return
-    print_table(f"models at {where}", MODEL_COLUMNS, _model_rows(state))
-    print_table("processes", PROCESS_COLUMNS, _process_rows(state))
-
-
-MODEL_COLUMNS = ("model", "state", "workers", "queued", "answered", "failed", "rows per batch")
-PROCESS_COLUMNS = ("process", "pid", "state", "device", "batches", "memory", "CPU", "restarts")
-
-
-def _model_rows(state: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for tag, model in state["models"].items():
-        requests = model["requests"]
-        failed = sum(count for outcome, count in requests.items() if outcome != "ok")
-        mean = model["rows"] / model["batches"] if model["batches"] else 0.0
-        what = model["state"] + (f": {model['reason']}" if model["reason"] else "")
-        counts = (model["workers"], model["queued_requests"], requests.get("ok", 0), failed)
-        rows.append((tag, what, *map(str, counts), f"{mean:.1f}"))
-    return rows
-
-
-def _process_rows(state: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for process in state["processes"]:
-        worker = state["workers"].get(process["name"], {})
-        what = worker.get("state", process["state"])
-        if worker.get("last_error"):
-            what += f" (last error: {worker['last_error']})"
-        rows.append(
-            (
-                process["name"],
-                str(process["pid"] or "-"),
-                what,
-                worker.get("device", ""),
-                str(worker.get("batches", "")),
-                bytes_text(process["rss"]),
-                f"{process['cpu_seconds']:.1f} s",
-                str(process["restarts"]),
-            )
-        )
-    return rows
+    print_status(state, where)

@@ -11,17 +11,21 @@ from rich.console import Console
 from tfrunner import config
 from tfrunner.cli.progress import Progress
 from tfrunner.cli.targets import echo_targets, resolve
-from tfrunner.config import DEFAULTS, ServedModel, ServerConfig, check_positive
+from tfrunner.config import DEFAULTS, Bounds, ServedModel, ServerConfig, check_positive
 from tfrunner.errors import ConfigError
 from tfrunner.processes import configure_logging
 from tfrunner.specs import ModelSpec, encode_spec
 from tfrunner.store import Store
+from tfrunner.supervisor.listener import fix_port
 from tfrunner.supervisor.machine import count_cores, find_gpus, nvidia_smi
 from tfrunner.supervisor.placement import place
 from tfrunner.supervisor.supervisor import serve as run_server
-from tfrunner.transport import check_address
 
 LEVELS = click.Choice(["debug", "info", "warning", "error"])
+LIMITS = ("max_batch_size", "queue_requests", "queue_bytes")
+"""Options that hold for each model."""
+BOUNDS = Bounds.__struct_fields__
+"""Options that hold for each api process."""
 
 
 @click.command()
@@ -31,7 +35,12 @@ LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option(
     "--workers", default=DEFAULTS.workers, help="Workers of each model; 1 per GPU, else 1."
 )
-@click.option("--workers-per-gpu", default=DEFAULTS.workers_per_gpu, show_default=True)
+@click.option(
+    "--workers-per-gpu",
+    default=DEFAULTS.workers_per_gpu,
+    show_default=True,
+    help="Workers of each model on each GPU.",
+)
 @click.option(
     "--api-workers", default=DEFAULTS.api_workers, show_default=True, help="HTTP processes."
 )
@@ -42,39 +51,114 @@ LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option(
     "--body-limit", default=DEFAULTS.body_limit, show_default=True, help="Bytes of a request."
 )
+@click.option(
+    "--queue-requests",
+    default=DEFAULTS.queue_requests,
+    show_default=True,
+    help="Requests of a model that may wait; further ones are refused.",
+)
+@click.option(
+    "--queue-bytes", default=DEFAULTS.queue_bytes, show_default=True, help="The same in bytes."
+)
+@click.option(
+    "--max-connections",
+    default=DEFAULTS.max_connections,
+    show_default=True,
+    help="HTTP connections of each api process; further ones are answered 503.",
+)
+@click.option(
+    "--header-limit",
+    default=DEFAULTS.header_limit,
+    show_default=True,
+    help="Bytes of a request's headers.",
+)
+@click.option(
+    "--buffer-limit",
+    default=DEFAULTS.buffer_limit,
+    show_default=True,
+    help="Bytes that each api process holds of bodies, and of answers nobody reads.",
+)
+@click.option(
+    "--receive-timeout",
+    default=DEFAULTS.receive_timeout,
+    show_default=True,
+    help="Seconds to wait for the headers, and for each next 64 KiB.",
+)
+@click.option(
+    "--send-timeout",
+    default=DEFAULTS.send_timeout,
+    show_default=True,
+    help="Seconds that a client has to take each next 64 KiB.",
+)
+@click.option(
+    "--keep-alive",
+    default=DEFAULTS.keep_alive,
+    show_default=True,
+    help="Seconds that a connection may be idle.",
+)
 @click.option("--grace", default=DEFAULTS.grace, show_default=True, help="Seconds to end in.")
 @click.option(
-    "--direct", multiple=True, metavar="tcp://127.0.0.1:PORT", help="Also for Python clients."
+    "--direct",
+    multiple=True,
+    metavar="tcp://127.0.0.1:PORT",
+    help="Also for Python clients; *: any port.",
+)
+@click.option(
+    "--recycle-requests",
+    default=DEFAULTS.recycle_requests,
+    help="Replace a worker after so many answers.",
+)
+@click.option(
+    "--recycle-memory",
+    default=DEFAULTS.recycle_memory,
+    metavar="MB",
+    help="Replace a worker when so much is resident.",
+)
+@click.option(
+    "--spares",
+    default=DEFAULTS.spares,
+    help="Processes with TensorFlow imported that wait to replace a worker.",
 )
 @click.option("--strict", is_flag=True, help="End if a model cannot be served.")
-@click.option("--log-level", type=LEVELS, default=DEFAULTS.log_level, show_default=True)
+@click.option(
+    "--log-level",
+    type=LEVELS,
+    default=DEFAULTS.log_level,
+    show_default=True,
+    help="Least important lines that are written.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say as JSON that the server is ready.")
 @click.option("--echo", is_flag=True, hidden=True, help="Serve the echo model (tests).")
 @click.option("--hold", default=0, hidden=True, help="Start no batch before N wait (tests).")
 def serve(targets: tuple[str, ...], echo: bool, as_json: bool, **options: Any) -> int:
-    """Serve saved models, and Services, over HTTP and to Python clients.
+    """Serve models and Services over HTTP and to Python clients.
 
     MODEL is `name` for the newest version, or `name:version`; MODULE:SERVICE names a Service
     in a Python module, whose models are served with it.
     """
-    max_batch_size = options.pop("max_batch_size")
-    check_positive("--max-batch-size", max_batch_size)
+    limits = {name: options.pop(name) for name in LIMITS}
+    for name, value in limits.items():
+        check_positive(f"--{name.replace('_', '-')}", value)
+    bounds = Bounds(**{name: options.pop(name) for name in BOUNDS})
+    for name in BOUNDS:
+        least = 0.001 if isinstance(getattr(DEFAULTS, name), float) else 1
+        check_positive(f"--{name.replace('_', '-')}", getattr(bounds, name), least=least)
     check_positive("--timeout", options["timeout"], least=0.001)
     check_positive("--api-workers", options["api_workers"])
-    for address in options["direct"]:
-        if not check_address(address).startswith("tcp://") or address.endswith((":0", ":*")):
-            raise ConfigError(f"--direct is {address!r}; expected tcp://127.0.0.1:PORT.")
+    for name in ("recycle_requests", "recycle_memory", "spares"):
+        check_positive(f"--{name.replace('_', '-')}", options[name], least=0)
+    options["direct"] = tuple(fix_port(address) for address in options["direct"])
     found = echo_targets(targets) if echo else resolve(targets, Store(config.home()))
     if not found.models and not found.services:
         raise ConfigError("say what to serve: `tfrunner serve MODEL`; `tfrunner models list`.")
     models = tuple(
-        ServedModel(
-            model.spec.tag, encode_spec(model.spec), path=model.path, max_batch_size=max_batch_size
-        )
+        ServedModel(model.spec.tag, encode_spec(model.spec), path=model.path, **limits)
         for model in found.models
     )
     kind = "echo" if echo else "tensorflow"
-    server = ServerConfig(models=models, services=found.services, kind=kind, **options)
+    server = ServerConfig(
+        models=models, services=found.services, kind=kind, bounds=bounds, **options
+    )
     return run(server, [model.spec for model in found.models], as_json=as_json)
 
 

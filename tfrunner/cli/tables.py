@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import click
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -23,11 +24,30 @@ def print_json(data: Any, *, indent: int | None = 2) -> None:
     click.echo(json.dumps(data, indent=indent, ensure_ascii=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; where the terminal is narrow, long cells are folded, not cut."""
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Collection[str] = (),
+) -> None:
+    """Print a table; where the terminal is narrow, long cells are folded, not cut.
+
+    Args:
+        title: Stands above it.
+        columns: Their heads.
+        rows: One cell for each column.
+        numbers: Columns that stand at the right edge, and are not folded.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        is_number = column in numbers
+        table.add_column(
+            column,
+            overflow="fold",
+            no_wrap=is_number or index == 0,
+            justify="right" if is_number else "left",
+        )
     for row in rows:
         table.add_row(*row)
     console = Console()

@@ -100,8 +100,12 @@ def models_of_service(target: str) -> list[str]:
 
 
 def echo_targets(words: Sequence[str]) -> Targets:
-    """Return the echo model, for tests; words with a colon are taken as Services."""
+    """Return the echo model, for tests; words with a colon are taken as Services.
+
+    A word without one names an echo model; "echo" where there is none.
+    """
     from tfrunner_workers import echo
 
     services = tuple(word for word in words if ":" in word)
-    return Targets((Target(echo.spec(), ""),), services)
+    names = [word for word in words if ":" not in word] or ["echo"]
+    return Targets(tuple(Target(echo.spec(name), "") for name in names), services)

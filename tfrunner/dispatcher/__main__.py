@@ -11,7 +11,10 @@ import logging
 import secrets
 import signal
 import sys
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
+
+import psutil
 
 from tfrunner.config import DispatcherConfig, from_argument
 from tfrunner.dispatcher.core import Core
@@ -20,6 +23,7 @@ from tfrunner.dispatcher.policy import WorkConserving
 from tfrunner.errors import ConfigError, ProtocolError
 from tfrunner.processes import CONFIG_ERROR, StopSignals, configure_logging, die_with_parent
 from tfrunner.protocol import Decoder, FromBackend, FromGateway, encode
+from tfrunner.rundir import remove_if_stale
 from tfrunner.transport import Router, wait
 
 READ_LIMIT = 200
@@ -27,6 +31,9 @@ READ_LIMIT = 200
 
 CLOSE_SECONDS = 1.0
 """So long a stopping dispatcher waits for what it sent to leave."""
+
+ORPHAN_SECONDS = 1.0
+"""So long a dispatcher that was told to end without a drain looks whether its parent is gone."""
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +130,32 @@ def main(arguments: list[str]) -> int:
         print(f"tfrunner dispatcher: {exc}", file=sys.stderr)
         return CONFIG_ERROR
     log.info("stopped")
+    if config.run_directory and not core.is_draining and is_orphan(config.parent):
+        remove_if_stale(Path(config.run_directory))
     return 0
+
+
+def is_orphan(parent: int) -> bool:
+    """Return whether the process that started this one is gone, or goes right now.
+
+    The kernel sends its signal while the parent's other threads still end, and with them the
+    lock of the run directory. A server that ends regularly drains first, and is not asked.
+    """
+    deadline = monotonic() + ORPHAN_SECONDS
+    while psutil.pid_exists(parent) and not _is_dead(parent):
+        if monotonic() > deadline:
+            return False
+        sleep(0.01)
+    return True
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether every thread of a process has ended; one that nobody reaps counts as dead."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.Error:
+        return True
 
 
 if __name__ == "__main__":

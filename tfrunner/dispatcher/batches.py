@@ -159,6 +159,20 @@ def group(pieces: list[Piece]) -> tuple[PartsOf, ...]:
     return tuple(PartsOf(gateway, tuple(parts)) for gateway, parts in by_gateway.items())
 
 
+NAMED = 8
+"""So many requests are named in a line of the log."""
+
+
+def names(pieces: list[Piece]) -> str:
+    """Return the requests as a line of the log names them: gateway/number."""
+    found = [
+        f"{owner.gateway.decode(errors='replace')}/{owner.request.id}"
+        for owner, _, _ in pieces[:NAMED]
+    ]
+    more = f" and {len(pieces) - NAMED} more" if len(pieces) > NAMED else ""
+    return ", ".join(found) + more
+
+
 def chunks(pieces: list[Piece], rows: int) -> list[list[Piece]]:
     """Cut pieces into lists of at most `rows` rows, in order; requests are cut where needed."""
     cut: list[list[Piece]] = []

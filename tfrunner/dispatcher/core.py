@@ -57,6 +57,11 @@ class Core:
         self._counters: dict[str, dict[str, float]] = {}
         self._draining = False
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is accepted."""
+        return self._draining
+
     # --- the door, the step, the alarm ----------------------------------------------------
 
     def handle(self, sender: bytes, message: Any, now: float) -> None:
@@ -113,8 +118,8 @@ class Core:
                 self._out.to_frontend(sender, p.Welcome(self.epoch, specs))
             case p.WorkerHello():
                 self._roster.meet(sender, message, now)
-            case p.Leave(reason=reason):
-                self._roster.let_go(sender, reason)
+            case p.Leave():
+                self._roster.let_go(sender, message, now)
             case p.WorkerGone(worker=name, reason=reason):
                 self._roster.bury(name, reason)
             case PeerGone(link=link):
@@ -141,6 +146,8 @@ class Core:
             case p.ModelUnavailable(model=tag, reason=reason):
                 self._roster.set_reason(tag, reason)
             case p.Drain():
+                if not self._draining:
+                    self._out.note(f"draining: {self._requests.open} requests are open")
                 self._draining = True
             case _:
                 raise TypeError(f"{type(message).__name__} is not for the dispatcher")
@@ -157,16 +164,28 @@ class Core:
             self._requests.refuse(accepted, "not_found", text)
         elif self._draining:
             text = "the server is shutting down"
-            self._requests.refuse(accepted, "unavailable", text, retry_after=1.0)
+            self._requests.refuse(accepted, "unavailable", text, reason="draining", retry_after=1.0)
         elif model.state == "unavailable":
             text = f"model {model.tag} cannot be served: {model.reason}"
-            self._requests.refuse(accepted, "unavailable", text, retry_after=5.0)
+            self._requests.refuse(
+                accepted, "unavailable", text, reason="model_unavailable", retry_after=5.0
+            )
         elif not model.has_room(accepted):
             text = (
                 f"the queue of {model.tag} is full ({model.queued_requests} requests, "
                 f"{model.queued_bytes} bytes); try again later."
             )
-            self._requests.refuse(accepted, "overloaded", text, retry_after=model.retry_after())
+            self._requests.refuse(
+                accepted, "overloaded", text, reason="queue_full", retry_after=model.retry_after()
+            )
+        elif model.is_hopeless(accepted):
+            text = (
+                f"{model.queued_requests} requests of {model.tag} wait; this one would probably "
+                f"wait longer than its {request.timeout:g} s. Try again later."
+            )
+            self._requests.refuse(
+                accepted, "overloaded", text, reason="deadline", retry_after=model.retry_after()
+            )
         else:
             self._requests.accept(accepted)
 

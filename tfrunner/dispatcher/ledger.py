@@ -61,7 +61,6 @@ class Ledger:
         self.out_of_memory = 0
         self.queue_seconds = Histogram()
         self.run_seconds = Histogram()
-        self.seconds_per_row = 0.0
 
     def count_run(self, rows: int, seconds: float) -> None:
         """Count a batch that was run."""
@@ -69,8 +68,6 @@ class Ledger:
         self.rows += rows
         self.batch_rows[rows] += 1
         self.run_seconds.add(seconds)
-        sample = seconds / max(1, rows)
-        self.seconds_per_row += 0.1 * (sample - self.seconds_per_row)
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -8,8 +8,11 @@ from tfrunner.config import ServedModel
 from tfrunner.dispatcher.batches import Accepted
 from tfrunner.dispatcher.ledger import Ledger
 from tfrunner.dispatcher.queues import Queue
-from tfrunner.dispatcher.workers import Team
+from tfrunner.dispatcher.workers import Team, Worker
 from tfrunner.protocol import MethodState, Request
+
+PRUDENCE = 0.8
+"""Share of its time that a request may be predicted to wait: predictions are no promises."""
 
 
 class Model:
@@ -19,6 +22,7 @@ class Model:
         queues: By batch key: the method and the layout.
         methods: How the workers run each method; empty until one is ready.
         reason: Why it cannot be served, "" if it can or will be.
+        most_workers: How many were ready at one time.
     """
 
     def __init__(self, served: ServedModel) -> None:
@@ -28,6 +32,7 @@ class Model:
         self.ledger = Ledger()
         self.methods: dict[str, MethodState] = {}
         self.reason = ""
+        self.most_workers = 0
         self.queued_requests = 0
         self.queued_bytes = 0
 
@@ -47,6 +52,11 @@ class Model:
     def has_work(self) -> bool:
         """Whether any request waits, or must be run again."""
         return self.queued_requests > 0 or any(queue.reruns for queue in self.queues.values())
+
+    def add_worker(self, worker: Worker) -> None:
+        """Count in a worker that is ready."""
+        self.team.add(worker)
+        self.most_workers = max(self.most_workers, len(self.team))
 
     def is_batchable(self, method: str) -> bool:
         """Whether requests of this method may be merged."""
@@ -77,6 +87,18 @@ class Model:
             self.queued_requests < self.served.queue_requests
             and self.queued_bytes + accepted.size <= self.served.queue_bytes
         )
+
+    def is_hopeless(self, accepted: Accepted) -> bool:
+        """Whether a request would probably wait beyond its deadline.
+
+        Never while nothing waits: what a batch takes is learned from those that run.
+        """
+        if not self.queued_requests or not len(self.team):
+            return False
+        queue = self.queue_of(accepted.request)
+        # Beside what waits: the batch that runs now, and its own.
+        wait = self._work / len(self.team) + 2 * queue.seconds
+        return wait > PRUDENCE * (accepted.deadline - accepted.arrived)
 
     def queue_of(self, request: Request) -> Queue:
         """Return the queue of the request's batch key."""
@@ -111,9 +133,12 @@ class Model:
 
     def retry_after(self) -> float:
         """Return the seconds after which the queue has probably moved on, at least 0.1."""
-        rows = sum(queue.rows for queue in self.queues.values())
-        workers = max(1, len(self.team))
-        return max(0.1, round(rows * self.ledger.seconds_per_row / workers, 1))
+        return max(0.1, round(self._work / max(1, len(self.team)), 1))
+
+    @property
+    def _work(self) -> float:
+        """The seconds that one worker needs for all that waits."""
+        return sum(queue.work for queue in self.queues.values())
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -7,6 +7,12 @@ from collections.abc import Callable
 
 from tfrunner.dispatcher.batches import Accepted, Piece, Rerun
 
+LEARNING = 0.2
+"""Share of the latest batch in what batches are expected to take."""
+
+OUTLIER = 4.0
+"""A batch counts for at most so many times what was expected."""
+
 
 class Queue:
     """Requests that may share a batch, and batches that must be run again first.
@@ -14,15 +20,17 @@ class Queue:
     Attributes:
         rows: Rows of waiting requests that are in no batch yet.
         requests: Requests that have such rows.
+        seconds: What a batch takes, as the latest ones took; 0 before the first.
     """
 
-    __slots__ = ("_waiting", "bound", "method", "requests", "reruns", "rows")
+    __slots__ = ("_waiting", "bound", "method", "requests", "reruns", "rows", "seconds")
 
     def __init__(self, method: str, *, bound: int) -> None:
         self.method = method
         self.bound = bound
         self.rows = 0
         self.requests = 0
+        self.seconds = 0.0
         self.reruns: deque[Rerun] = deque()
         self._waiting: deque[Accepted] = deque()
 
@@ -38,6 +46,17 @@ class Queue:
             return min(piece.owner.arrived for piece in self.reruns[0].pieces)
         self._skip_forgotten()
         return self._waiting[0].arrived if self._waiting else float("inf")
+
+    @property
+    def work(self) -> float:
+        """The seconds that one worker needs for all that waits."""
+        batches = -(-self.rows // self.bound) + len(self.reruns)
+        return batches * self.seconds
+
+    def learn(self, seconds: float) -> None:
+        """Take in what a batch took; a single long one counts little."""
+        known = self.seconds or seconds
+        self.seconds = known + LEARNING * (min(seconds, OUTLIER * known) - known)
 
     def add(self, accepted: Accepted) -> None:
         """Append a new request."""

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from tfrunner.dispatcher.batches import Accepted, Batch, Bisection, Piece, Rerun, halves
+from tfrunner.dispatcher.batches import Accepted, Batch, Bisection, Piece, Rerun, halves, names
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.requests import Requests
@@ -37,6 +37,8 @@ class Recovery:
             return
         batch.move("done")
         model.ledger.count_run(batch.rows, done.seconds)
+        if batch.pieces:
+            model.queue_of(batch.pieces[0].owner.request).learn(done.seconds)
         for addressed in done.blocks:
             self._out.answer(addressed.gateway, addressed.block)
         for owner, start, stop in batch.pieces:
@@ -50,17 +52,18 @@ class Recovery:
         if failed.code == OUT_OF_MEMORY and self._shrink(model, worker, batch, pieces):
             return None
         if len(pieces) <= 1 or not model.is_repeatable(method):
-            return self._fail_all(pieces, failed)
+            return self._give_up(model, batch, pieces, failed)
         bisection = batch.bisection
         if bisection is None:
             bisection = Bisection(len(pieces))
             model.ledger.bisected += 1
             self._out.note(
-                f"batch {batch.id} of {model.tag} failed ({failed.message}); "
-                f"its {len(pieces)} requests are run again in halves"
+                f"batch {batch.id}.{batch.attempt} of {model.tag} failed on {worker.name} "
+                f"({failed.code}: {failed.message}); its {len(pieces)} requests are run again "
+                f"in halves: {names(pieces)}"
             )
         if bisection.runs_left < 2:
-            return self._fail_all(pieces, failed)
+            return self._give_up(model, batch, pieces, failed)
         bisection.runs_left -= 2
         queue = model.queue_of(pieces[0].owner.request)
         for half in reversed(halves(pieces)):
@@ -76,8 +79,8 @@ class Recovery:
             return False
         worker.limit = min(worker.limit, batch.rows // 2)
         self._out.note(
-            f"worker {worker.name} had no memory for {batch.rows} rows; "
-            f"it gets at most {worker.limit} from now on"
+            f"worker {worker.name} had no memory for the {batch.rows} rows of batch "
+            f"{batch.id}.{batch.attempt} of {model.tag}; it gets at most {worker.limit} from now on"
         )
         if pieces:
             rerun = Rerun(pieces, 1, batch.alone, batch.bisection)
@@ -92,6 +95,11 @@ class Recovery:
             pieces = [piece for piece in batch.pieces if piece.owner.is_open]
             if not pieces:
                 continue
+            self._out.note(
+                f"batch {batch.id}.{batch.attempt} of {model.tag} "
+                f"{'ran' if was_running else 'was staged'} on {worker.name} when it was lost "
+                f"({reason}): {names(pieces)}"
+            )
             if was_running:
                 self._take_back_running(model, batch, pieces, f"{worker.name}: {reason}")
             else:
@@ -116,6 +124,7 @@ class Recovery:
             piece.owner.deaths += 1
             if batch.alone:
                 model.ledger.poisoned += 1
+                self._out.note(f"request {names([piece])} of {model.tag} is poison: {reason}")
                 text = (
                     f"this request ended {piece.owner.deaths} workers, the last one while it ran "
                     f"alone ({reason}); it is not run again."
@@ -134,6 +143,16 @@ class Recovery:
         for first in range(start, stop, queue.bound):
             piece = Piece(owner, first, min(stop, first + queue.bound))
             queue.reruns.append(Rerun([piece], 1, alone=True))
+
+    def _give_up(
+        self, model: Model, batch: Batch, pieces: list[Piece], failed: BatchFailed
+    ) -> None:
+        if pieces:
+            self._out.note(
+                f"batch {batch.id}.{batch.attempt} of {model.tag} failed "
+                f"({failed.code}: {failed.message}): {names(pieces)}"
+            )
+            self._fail_all(pieces, failed)
 
     def _fail_all(self, pieces: list[Piece], failed: BatchFailed) -> None:
         for piece in pieces:

@@ -66,14 +66,20 @@ class Requests:
         self.open += 1
 
     def refuse(
-        self, accepted: Accepted, code: str, text: str, *, retry_after: float | None = None
+        self,
+        accepted: Accepted,
+        code: str,
+        text: str,
+        *,
+        reason: str = "",
+        retry_after: float | None = None,
     ) -> None:
-        """Answer a request that is not taken in."""
+        """Answer a request that is not taken in; it is counted under the reason, or the code."""
         failure = Failure(accepted.request.id, code, text, retry_after)
         self._out.fail(accepted.gateway, failure)
         model = self._models.get(accepted.request.model)
         if model is not None:
-            model.ledger.refused[code] += 1
+            model.ledger.refused[reason or code] += 1
             model.ledger.outcomes[code] += 1
 
     # --- ways out -----------------------------------------------------------------------------

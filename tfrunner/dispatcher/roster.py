@@ -18,6 +18,7 @@ from tfrunner.protocol import (
     BatchDone,
     BatchFailed,
     Fence,
+    Leave,
     Stop,
     Welcome,
     WorkerHello,
@@ -29,6 +30,10 @@ QUIET_SECONDS = 3.0
 SHORTEST_PATIENCE = 5.0
 FIRST_PATIENCE = 30.0
 """Seconds that a run may take at least before it is called hung; before anything is known."""
+
+
+LONGEST_WISH = 60.0
+"""Seconds that a worn worker waits at most until all others of its model serve."""
 
 
 class Roster:
@@ -71,15 +76,21 @@ class Roster:
         if worker is None:
             worker = Worker(sender, hello, limit=model.served.max_batch_size, now=now)
             self.workers[hello.name] = self._by_identity[sender] = worker
+            self._out.note(f"worker {worker.name} (pid {worker.pid}) loads {model.tag}")
         worker.heard = now
         knows_us = hello.epoch == self._epoch
         if hello.ready and knows_us and worker.state is WorkerState.STARTING:
             worker.move("ready")
             worker.methods = hello.methods
             model.learn(hello.methods)
+            if model.state == "unavailable":
+                self._out.note(f"model {model.tag} is available again")
             model.reason = ""
-            model.team.add(worker)
-            self._out.note(f"worker {worker.name} is ready on {worker.device} for {model.tag}")
+            model.add_worker(worker)
+            self._out.note(
+                f"worker {worker.name} (pid {worker.pid}) is ready on {worker.device} "
+                f"for {model.tag}"
+            )
 
     def meet_supervisor(self, sender: bytes) -> None:
         """Answer the supervisor; a new one is asked again for what the old one owed."""
@@ -133,18 +144,27 @@ class Roster:
 
     # --- leaving --------------------------------------------------------------------------------
 
-    def let_go(self, sender: bytes, reason: str) -> None:
+    def let_go(self, sender: bytes, leave: Leave, now: float) -> None:
         """Give a worker nothing more; tell it to stop once it holds nothing."""
         worker = self._by_identity.get(sender)
         if worker is None:
             self._out.to_backend(sender, Stop())
             return
+        if leave.may_wait and not self._has_its_turn(worker, now):
+            return  # it serves on, and asks again
         if worker.state in (WorkerState.STARTING, WorkerState.READY):
             worker.move("leave")
             self._models[worker.model].team.remove(worker)
-            self._out.note(f"worker {worker.name} leaves: {reason}")
+            self._out.note(f"worker {worker.name} leaves: {leave.reason}")
         if worker.state is WorkerState.LEAVING and not worker.batches:
             self._out.to_backend(sender, Stop())
+
+    def _has_its_turn(self, worker: Worker, now: float) -> bool:
+        """Whether a worn worker may leave: all others of its model serve, or it waited long."""
+        if worker.worn is None:
+            worker.worn = now
+        model = self._models[worker.model]
+        return len(model.team) >= model.most_workers or now - worker.worn > LONGEST_WISH
 
     def lose(self, peer: bytes) -> None:
         """A message to a peer could not leave: its connection is gone."""

@@ -19,11 +19,12 @@ class Worker:
         batches: What it holds; the first is running.
         heard: When its last message came.
         limit: Most rows of a batch; lowered when its device's memory did not hold more.
+        worn: Since when it wishes to be replaced, None if it does not.
     """
 
     __slots__ = (
         *("batches", "device", "done", "heard", "identity", "last_error"),
-        *("limit", "methods", "model", "name", "pid", "state"),
+        *("limit", "methods", "model", "name", "pid", "state", "worn"),
     )
 
     def __init__(self, identity: bytes, hello: WorkerHello, *, limit: int, now: float) -> None:
@@ -39,6 +40,7 @@ class Worker:
         self.heard = now
         self.limit = limit
         self.last_error = ""
+        self.worn: float | None = None
 
     def move(self, event: str) -> None:
         """Change the state."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,9 +13,12 @@ from typing import Any
 import msgspec
 import psutil
 
-from tfrunner.config import child_environment, to_argument
+from tfrunner.config import NewRole, child_environment, to_argument
 
 log = logging.getLogger("tfrunner.supervisor")
+
+PIPE_BYTES = 65_536
+"""What a pipe holds if nobody asks for more."""
 
 CANNOT_START = 126
 """Reported as the exit code of a process that the system would not start."""
@@ -27,12 +32,14 @@ class Command(msgspec.Struct, frozen=True):
         config: Its one argument.
         environment: What its environment has to say beside ours.
         descriptors: File descriptors that it inherits.
+        is_told: Whether it waits for a line on its standard input.
     """
 
     module: str
     config: msgspec.Struct
     environment: Mapping[str, str] = {}
     descriptors: tuple[int, ...] = ()
+    is_told: bool = False
 
 
 class Children:
@@ -55,7 +62,7 @@ class Children:
         try:
             process = subprocess.Popen(
                 arguments,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if command.is_told else subprocess.DEVNULL,
                 env=child_environment(**command.environment),
                 pass_fds=command.descriptors,
                 start_new_session=True,
@@ -65,6 +72,27 @@ class Children:
             self._unstarted.append((slot, CANNOT_START))
             return None
         self._processes[slot] = process
+        return process.pid
+
+    def give(self, spare: str, slot: str, *, role: NewRole) -> int | None:
+        """Let the process of one slot belong to another, and tell it what it is from now on.
+
+        A process that has just ended, or does not take its role, is reaped as the other slot's.
+
+        Returns:
+            Its pid, None if there is none.
+        """
+        process = self._processes.pop(spare, None)
+        if process is None:  # the system would not start it
+            self._unstarted = [each for each in self._unstarted if each[0] != spare]
+            self._unstarted.append((slot, CANNOT_START))
+            return None
+        self._processes[slot] = process
+        try:
+            _tell(process, msgspec.json.encode(role) + b"\n")
+        except OSError as exc:
+            log.error("%s cannot be told that it is %s: %s", spare, slot, exc)
+            process.kill()
         return process.pid
 
     def signal(self, slot: str, number: int) -> None:
@@ -80,6 +108,7 @@ class Children:
             code = process.poll()
             if code is not None:
                 del self._processes[slot]
+                _close_input(process)
                 ended.append((slot, code))
         return ended
 
@@ -94,7 +123,42 @@ class Children:
             process.kill()
         for process in self._processes.values():
             process.wait()
+            _close_input(process)
         self._processes.clear()
+
+
+def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:
+    """Write a line and close; never wait: the process may not read yet.
+
+    Raises:
+        OSError: It has ended, or the line does not fit.
+    """
+    if process.stdin is None:
+        raise BrokenPipeError("it has no standard input")
+    descriptor = process.stdin.fileno()
+    os.set_blocking(descriptor, False)
+    if len(line) > PIPE_BYTES and sys.platform == "linux":
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, len(line))
+    written = os.write(descriptor, line)
+    if written < len(line):
+        raise BlockingIOError(f"only {written} of {len(line)} bytes were taken")
+    process.stdin.close()
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def measure_private(pid: int) -> int | None:
+    """Return the bytes that would be free without this process, None if it ended.
+
+    The kernel walks through all its pages for it: some milliseconds for a large process.
+    """
+    try:
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except psutil.Error:
+        return None
 
 
 def measure(pid: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ and perform what `step` returns. The end of a server, in phases:
 from __future__ import annotations
 
 import signal
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from tfrunner.supervisor.events import (
     CloseListener,
     Event,
     Exited,
+    Give,
     Publish,
     Report,
     Send,
@@ -33,7 +33,18 @@ from tfrunner.supervisor.events import (
     Start,
     StopAsked,
 )
-from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot, exit_text, troubles
+from tfrunner.supervisor.messenger import Messenger
+from tfrunner.supervisor.slots import (
+    API,
+    DISPATCHER,
+    SPARE,
+    WORKER,
+    Slot,
+    are_settled,
+    exit_text,
+    spare_for,
+    troubles,
+)
 from tfrunner.supervisor.states import PHASE_MOVES, ChildState, Phase, move
 
 ASK_SECONDS = 1.0
@@ -43,15 +54,27 @@ EMPTYING_SECONDS = 0.1
 GRACE_MARGIN = 2.0
 """Seconds after the grace period, which the children keep themselves, before they are killed."""
 
-REMEMBERED_DEATHS = 100
+KINDS = (API, DISPATCHER, WORKER, SPARE)
 
 WANTED = {
-    Phase.SERVING: (DISPATCHER, API, WORKER),
+    Phase.SERVING: (DISPATCHER, API, WORKER, SPARE),
     Phase.DRAINING: (DISPATCHER, WORKER),
     Phase.EMPTYING: (DISPATCHER, WORKER),
     Phase.STOPPING: (DISPATCHER,),
 }
 """Kinds of processes that are restarted in each phase."""
+
+READY = ("ready", "busy", "leaving")
+"""What the dispatcher says of workers that are, or were, ready."""
+
+PHASE_TEXTS = {
+    Phase.DRAINING: "draining: the api processes answer what they have",
+    Phase.EMPTYING: "emptying: the dispatcher answers what is queued",
+    Phase.STOPPING: "stopping: the workers leave",
+    Phase.ENDING: "ending: the dispatcher closes",
+    Phase.KILLING: "killing what is left",
+    Phase.STOPPED: "stopped: every process has ended",
+}
 
 
 class Core:
@@ -79,17 +102,10 @@ class Core:
         self.exit_code = 0
         self.is_published = False
         self.is_announced = False
-        self._name = name
         self._grace = grace
         self._strict = strict
         self._jitter = jitter
-        self._epoch = ""
-        self._next_hello = 0.0
-        self._next_ask = 0.0
-        self._asked = 0
-        self._tell_from = 0  # first Status that knows of the latest trouble
-        self._told: dict[str, str] = {}  # model -> reason
-        self._gone: deque[protocol.WorkerGone] = deque(maxlen=REMEMBERED_DEATHS)
+        self._messenger = Messenger(name)
         self._kill_at: float | None = None
         self._actions: list[Action] = []
 
@@ -110,7 +126,7 @@ class Core:
             case Answered():
                 self._answered(event.status)
             case protocol.Welcome():
-                self._welcomed(event.epoch)
+                self._actions += map(Send, self._messenger.welcomed(event.epoch))
             case protocol.Fence():
                 self._fence(event)
             case protocol.Status():
@@ -121,10 +137,9 @@ class Core:
         was_asked = slot.state is ChildState.STOPPING
         slot.exit(code, now, jitter=self._jitter)
         if slot.kind == WORKER:
-            gone = protocol.WorkerGone(slot.process, reason)
-            self._gone.append(gone)
-            self._actions.append(Send(gone))
+            self._actions.append(Send(self._messenger.gone(slot.process, reason)))
         if was_asked:
+            self._report(f"{slot.process} ended ({reason})")
             return
         if code == CONFIG_ERROR and slot.kind != WORKER and self.phase is Phase.SERVING:
             self._give_up(
@@ -134,30 +149,28 @@ class Core:
             slot.stop()
             return
         if slot.trouble:
-            self._tell_from = self._asked + 1
-            self._next_ask = now
+            self._messenger.has_trouble(now)
         wait = slot.start_at - now
-        self._actions.append(
-            Report(f"{slot.process} ended ({reason}); it is started again in {wait:.1f} s")
-        )
+        self._report(f"{slot.process} ended ({reason}); it is started again in {wait:.1f} s")
 
     def _stop_asked(self, number: int, now: float) -> None:
         if self.phase is Phase.SERVING:
             self._begin_end(now)
-            self._actions.append(Report("stopping; Ctrl-C once more stops at once"))
+            self._report("stopping; Ctrl-C once more stops at once")
         elif number == signal.SIGINT and self.phase is not Phase.STOPPED:
             self._kill_at = now
 
     def _give_up(self, why: str, now: float) -> None:
         self.exit_code = 1
-        self._actions.append(Report(why))
+        self._report(why)
         self._begin_end(now)
 
     def _begin_end(self, now: float) -> None:
-        self.phase = move(PHASE_MOVES, self.phase, "drain")
+        self._go_on("drain")
         self._kill_at = now + self._grace + GRACE_MARGIN
         self._actions.append(CloseListener())
         self._stop_kind(API)
+        self._stop_kind(SPARE)
 
     def _answered(self, status: int) -> None:
         if self.phase is not Phase.SERVING:
@@ -169,15 +182,6 @@ class Core:
             self.is_announced = True
             self._actions.append(Announce())
 
-    def _welcomed(self, epoch: str) -> None:
-        """Tell a new dispatcher what the old one knew."""
-        if epoch == self._epoch:
-            return
-        self._epoch = epoch
-        self._told.clear()
-        self._tell_from = self._asked + 1
-        self._actions += [Send(gone) for gone in self._gone]
-
     def _fence(self, fence: protocol.Fence) -> None:
         slot = next((s for s in self.slots.values() if s.process == fence.worker), None)
         if slot is None or not slot.has_process:
@@ -185,31 +189,24 @@ class Core:
             return
         if slot.state is ChildState.RUNNING:
             slot.fence(fence.reason)
-            self._actions.append(Report(f"{fence.worker} is killed: {fence.reason}"))
+            self._report(f"{fence.worker} is fenced and killed: {fence.reason}")
         self._actions.append(Signal(slot.name, signal.SIGKILL))
 
     def _learn(self, status: protocol.Status, now: float) -> None:
         """Take in who is ready; tell the dispatcher which models cannot be served."""
         workers: dict[str, Any] = status.state.get("workers", {})
         for slot in self.slots.values():
-            if workers.get(slot.process, {}).get("state") == "ready":
+            if slot.has_process and workers.get(slot.process, {}).get("state") in READY:
                 slot.ready()
         if self.phase is Phase.EMPTYING and _is_empty(status.state):
             self._stop_workers()
-        if status.id < self._tell_from:
-            return
-        known: dict[str, Any] = status.state.get("models", {})
-        for model, trouble in troubles(self.slots.values()).items():
-            if self._told.get(model, "") == trouble:
-                continue
-            self._told[model] = trouble
-            said = str(known.get(model, {}).get("reason") or trouble) if trouble else ""
-            self._actions.append(Send(protocol.ModelUnavailable(model, said)))
-            if said:
-                self._unavailable(model, said, now)
+        for news in self._messenger.news(status, troubles(self.slots.values())):
+            self._actions.append(Send(news))
+            if news.reason:
+                self._unavailable(news.model, news.reason, now)
 
     def _unavailable(self, model: str, reason: str, now: float) -> None:
-        self._actions.append(Report(f"{model} cannot be served: {reason}"))
+        self._report(f"{model} cannot be served: {reason}")
         if self._strict and self.phase is Phase.SERVING:
             self._give_up("stopping, because --strict was given", now)
 
@@ -218,23 +215,19 @@ class Core:
     def step(self, now: float) -> list[Action]:
         """Return what is to be done now."""
         for slot in self.slots.values():
-            if slot.state is ChildState.WAITING and self._restarts(slot) and slot.start_at <= now:
-                slot.start(now)
-                self._actions.append(Start(slot.name, slot.process))
+            if self._may_start(slot) and slot.start_at <= now:
+                self._start(slot, now)
         self._advance(now)
         if self.phase is not Phase.STOPPED:
-            self._speak(now)
+            pause = EMPTYING_SECONDS if self.phase is Phase.EMPTYING else ASK_SECONDS
+            self._actions += map(Send, self._messenger.regular(now, pause=pause))
         actions, self._actions = self._actions, []
         return actions
 
     def next_wakeup(self) -> float:
         """Return the monotonic moment at which `step` is due, if nothing happens before."""
-        moments = [self._next_hello, self._next_ask]
-        moments += [
-            slot.start_at
-            for slot in self.slots.values()
-            if slot.state is ChildState.WAITING and self._restarts(slot)
-        ]
+        moments = [self._messenger.next_wakeup()]
+        moments += [slot.start_at for slot in self.slots.values() if self._may_start(slot)]
         if self._kill_at is not None:
             moments.append(self._kill_at)
         return min(moments)
@@ -243,36 +236,56 @@ class Core:
         """Whether a process of this kind is still wanted in this phase."""
         return slot.kind in WANTED.get(self.phase, ())
 
+    def _may_start(self, slot: Slot) -> bool:
+        """Whether a place may have its next process once its moment has come."""
+        if slot.state is not ChildState.WAITING or not self._restarts(slot):
+            return False
+        return slot.kind != SPARE or are_settled(self.slots.values())
+
+    def _start(self, slot: Slot, now: float) -> None:
+        spare = spare_for(slot, self.slots.values())
+        slot.start(now)
+        if spare is None:
+            self._actions.append(Start(slot.name, slot.process))
+            return
+        self._actions.append(Give(spare.name, slot.name, slot.process))
+        spare.give(now)
+
+    def _go_on(self, event: str) -> None:
+        self.phase = move(PHASE_MOVES, self.phase, event)
+        self._report(PHASE_TEXTS[self.phase])
+
+    def _report(self, text: str) -> None:
+        self._actions.append(Report(text))
+
     def _advance(self, now: float) -> None:
         """Go to the next phase of the end when its time has come."""
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            self.phase = move(PHASE_MOVES, self.phase, "kill")
-            for kind in (API, DISPATCHER, WORKER):
+            self._go_on("kill")
+            for kind in KINDS:
                 self._stop_kind(kind, signal.SIGKILL)
         if self.phase is Phase.DRAINING and self._has_ended(API):
-            self.phase = move(PHASE_MOVES, self.phase, "done")
+            self._go_on("done")
             self._empty(now)
         if self.phase is Phase.STOPPING and self._has_ended(WORKER):
-            self.phase = move(PHASE_MOVES, self.phase, "done")
+            self._go_on("done")
             self._stop_kind(DISPATCHER)
-        if self.phase in (Phase.ENDING, Phase.KILLING) and self._has_ended(
-            API, DISPATCHER, WORKER
-        ):
-            self.phase = move(PHASE_MOVES, self.phase, "done")
+        if self.phase in (Phase.ENDING, Phase.KILLING) and self._has_ended(*KINDS):
+            self._go_on("done")
             self._kill_at = None
 
     def _empty(self, now: float) -> None:
         """Have the dispatcher answer what it holds; one that is not there holds nothing."""
         if any(slot.has_process for slot in self.slots.values() if slot.kind == DISPATCHER):
             self._actions.append(Send(protocol.Drain()))
-            self._next_ask = now
+            self._messenger.ask_soon(now)
         else:
             self._stop_workers()
 
     def _stop_workers(self) -> None:
         """Begin the workers' end: each leaves when the dispatcher says so, or is not there."""
-        self.phase = move(PHASE_MOVES, self.phase, "done")
+        self._go_on("done")
         self._stop_kind(WORKER)
 
     def _stop_kind(self, kind: str, number: int = signal.SIGTERM) -> None:
@@ -284,17 +297,6 @@ class Core:
 
     def _has_ended(self, *kinds: str) -> bool:
         return all(s.state is ChildState.ENDED for s in self.slots.values() if s.kind in kinds)
-
-    def _speak(self, now: float) -> None:
-        """Say hello and ask for the state, each when it is due."""
-        if now >= self._next_hello:
-            self._next_hello = now + protocol.HELLO_SECONDS
-            self._actions.append(Send(protocol.SupervisorHello(self._name, self._epoch)))
-        if now >= self._next_ask:
-            pause = EMPTYING_SECONDS if self.phase is Phase.EMPTYING else ASK_SECONDS
-            self._next_ask = now + pause
-            self._asked += 1
-            self._actions.append(Send(protocol.Ask(self._asked)))
 
 
 def _is_empty(state: dict[str, Any]) -> bool:

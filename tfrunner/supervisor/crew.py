@@ -7,10 +7,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tfrunner.config import ApiConfig, DispatcherConfig, ServerConfig, WorkerConfig
+from tfrunner.config import (
+    ApiConfig,
+    DispatcherConfig,
+    NewRole,
+    ServerConfig,
+    SpareConfig,
+    WorkerConfig,
+)
 from tfrunner.supervisor.children import Command
-from tfrunner.supervisor.placement import Placement
-from tfrunner.supervisor.slots import API, DISPATCHER, WORKER, Slot
+from tfrunner.supervisor.placement import THREAD_VARIABLES, Placement
+from tfrunner.supervisor.slots import API, DISPATCHER, SPARE, WORKER, Slot
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -21,12 +28,14 @@ class Addresses(msgspec.Struct, frozen=True):
         backend: Where workers and the supervisor connect.
         listener: Descriptor of the listening HTTP socket.
         parent: Pid of the supervisor.
+        run_directory: Where the sockets' files are; "" where they are nowhere.
     """
 
     frontend: tuple[str, ...]
     backend: str
     listener: int
     parent: int
+    run_directory: str = ""
 
 
 class Crew:
@@ -49,6 +58,8 @@ class Crew:
             counts[name] += 1
             self.slots.append(slot)
             self.placements[slot.name] = placement
+        if placements:
+            self.slots += [Slot(SPARE, f"spare-{number}") for number in range(config.spares)]
 
     def command(self, slot: Slot, addresses: Addresses) -> Command:
         """Return how the next process of a slot is started."""
@@ -57,9 +68,15 @@ class Crew:
         if slot.kind == API:
             config = self._api(slot, addresses)
             return Command("tfrunner.api", config, descriptors=(addresses.listener,))
+        if slot.kind == SPARE:
+            return self._spare(slot, addresses)
+        role = self.role(slot, addresses)
+        return Command("tfrunner_workers", role.config, environment=role.environment)
+
+    def role(self, slot: Slot, addresses: Addresses) -> NewRole:
+        """Return what makes a process the next worker of a slot."""
         placement = self.placements[slot.name]
-        config_of_worker = self._worker(slot, placement, addresses)
-        return Command("tfrunner_workers", config_of_worker, environment=placement.environment)
+        return NewRole(self._worker(slot, placement, addresses), placement.environment)
 
     def _dispatcher(self, addresses: Addresses) -> DispatcherConfig:
         return DispatcherConfig(
@@ -69,6 +86,7 @@ class Crew:
             grace=self.config.grace,
             hold=self.config.hold,
             parent=addresses.parent,
+            run_directory=addresses.run_directory,
             log_level=self.config.log_level,
         )
 
@@ -85,6 +103,22 @@ class Crew:
             log_level=self.config.log_level,
         )
 
+    def _spare(self, slot: Slot, addresses: Addresses) -> Command:
+        """Return how a spare is started.
+
+        Math libraries read their number of threads when they are imported, before it is known
+        whose place it takes; the workers' numbers differ by one at most.
+        """
+        threads = next(iter(self.placements.values())).environment
+        config = SpareConfig(
+            name=slot.process,
+            kind=self.config.kind,
+            parent=addresses.parent,
+            log_level=self.config.log_level,
+        )
+        environment = {name: threads[name] for name in THREAD_VARIABLES if name in threads}
+        return Command("tfrunner_workers.spare", config, environment=environment, is_told=True)
+
     def _worker(self, slot: Slot, placement: Placement, addresses: Addresses) -> WorkerConfig:
         model = next(each for each in self.config.models if each.tag == placement.model)
         return WorkerConfig(
@@ -94,6 +128,8 @@ class Crew:
             kind=self.config.kind,
             device=placement.device,
             threads=placement.threads,
+            recycle_requests=self.config.recycle_requests,
+            recycle_memory=self.config.recycle_memory,
             parent=addresses.parent,
             grace=self.config.grace,
             log_level=self.config.log_level,

@@ -35,6 +35,14 @@ class Start(msgspec.Struct, frozen=True):
     process: str
 
 
+class Give(msgspec.Struct, frozen=True):
+    """Give the process of a spare's slot to a worker's slot, under this name."""
+
+    spare: str
+    slot: str
+    process: str
+
+
 class Signal(msgspec.Struct, frozen=True):
     """Send a signal to the process of a slot."""
 
@@ -67,4 +75,4 @@ class Report(msgspec.Struct, frozen=True):
 
 
 Event = Union[Exited, StopAsked, Answered, protocol.Welcome, protocol.Fence, protocol.Status]
-Action = Union[Start, Signal, Send, CloseListener, Publish, Announce, Report]
+Action = Union[Start, Give, Signal, Send, CloseListener, Publish, Announce, Report]

@@ -38,6 +38,7 @@ CHILD_MOVES: dict[ChildState, dict[str, ChildState]] = {
     ChildState.RUNNING: {
         "exit": ChildState.WAITING,
         "fence": ChildState.FENCED,
+        "give": ChildState.WAITING,
         "stop": ChildState.STOPPING,
     },
     ChildState.FENCED: {"exit": ChildState.WAITING, "stop": ChildState.STOPPING},

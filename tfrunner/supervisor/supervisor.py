@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -15,21 +16,22 @@ from typing import Any, Protocol
 from tfrunner import protocol, transport
 from tfrunner.config import RunFile, ServerConfig
 from tfrunner.errors import ProtocolError
+from tfrunner.processes import StopSignals
 from tfrunner.rundir import RunDirectory
 from tfrunner.supervisor import events
-from tfrunner.supervisor.children import Children, measure
+from tfrunner.supervisor.children import Children, measure, measure_private
 from tfrunner.supervisor.core import Core
 from tfrunner.supervisor.crew import Addresses, Crew
 from tfrunner.supervisor.listener import listen, url
 from tfrunner.supervisor.placement import Placement
 from tfrunner.supervisor.probe import Probe
-from tfrunner.supervisor.signals import Signals
 from tfrunner.supervisor.slots import Slot
 from tfrunner.supervisor.states import Phase
 
 log = logging.getLogger("tfrunner.supervisor")
 
 NAME = "supervisor"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MEASURE_SECONDS = 1.0
 LINGER_SECONDS = 0.2
 """How long the last messages to a dispatcher that has probably ended are kept."""
@@ -76,7 +78,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(config.host, config.port))
         run = stack.enter_context(RunDirectory(root))
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(StopSignals(STOP_SIGNALS, wakers=(signal.SIGCHLD,)))
         audience.begin()
         stack.callback(audience.close)
         life = Life(core, crew, listener=listener, run=run, audience=audience)
@@ -116,8 +118,10 @@ class Life:
         self.probe = Probe(self.host, self.port)
         self.decoder = protocol.Decoder(protocol.ToSupervisor)
         self.next_measure = 0.0
+        self.uss: dict[int, int] = {}  # bytes, by pid
+        self.turn = 0
 
-    def go_on(self, signals: Signals) -> None:
+    def go_on(self, signals: StopSignals) -> None:
         """Work until the last process is reaped."""
         self.dealer.open()
         self.dealer.connect(self.run.backend)
@@ -138,7 +142,7 @@ class Life:
         self.probe.close()
         self.dealer.close(LINGER_SECONDS)
 
-    def _what_happened(self, signals: Signals, now: float) -> list[events.Event]:
+    def _what_happened(self, signals: StopSignals, now: float) -> list[events.Event]:
         happened: list[events.Event] = [events.StopAsked(number) for number in signals.take()]
         happened += [events.Exited(slot, code) for slot, code in self.children.reap()]
         happened += self._messages()
@@ -162,7 +166,7 @@ class Life:
             messages.append(message)
         return messages
 
-    def _wait(self, signals: Signals) -> None:
+    def _wait(self, signals: StopSignals) -> None:
         moments = [self.core.next_wakeup(), self.next_measure]
         descriptors = [signals.fileno()]
         if not self.core.is_announced:
@@ -175,6 +179,8 @@ class Life:
         match action:
             case events.Start(slot=name):
                 self._start(self.core.slots[name])
+            case events.Give(spare=spare, slot=name):
+                self._give(self.core.slots[name], spare)
             case events.Signal(slot=name, signal=number):
                 self.children.signal(name, number)
             case events.Send(message=message):
@@ -192,7 +198,13 @@ class Life:
         command = self.crew.command(slot, self._addresses())
         pid = self.children.start(slot.name, command)
         if pid is not None:
-            log.debug("%s started with pid %d", slot.process, pid)
+            log.info("%s started with pid %d", slot.process, pid)
+
+    def _give(self, slot: Slot, spare: str) -> None:
+        role = self.crew.role(slot, self._addresses())
+        pid = self.children.give(spare, slot.name, role=role)
+        if pid is not None:
+            log.info("%s started from %s, pid %d", slot.process, spare, pid)
 
     def _addresses(self) -> Addresses:
         return Addresses(
@@ -200,6 +212,7 @@ class Life:
             backend=self.run.backend,
             listener=self.listener.fileno(),
             parent=os.getpid(),
+            run_directory=str(self.run.path),
         )
 
     def _run_file(self) -> RunFile:
@@ -217,15 +230,27 @@ class Life:
         self.next_measure = now + MEASURE_SECONDS
         rows = [_row(NAME, "supervisor", os.getpid())]
         for slot in self.core.slots.values():
-            pid = self.children.pid(slot.name)
-            row = _row(slot.process, slot.kind, pid)
-            row |= {"state": slot.state.value, "restarts": max(0, slot.starts - 1)}
+            row = _row(slot.process, slot.kind, self.children.pid(slot.name))
+            row |= {"slot": slot.name, "state": slot.state.value, "restarts": slot.restarts}
             rows.append(row)
+        self._measure_private(rows)
         self.dealer.send(protocol.encode(protocol.Processes(tuple(rows))))
+
+    def _measure_private(self, rows: list[dict[str, Any]]) -> None:
+        """Add the private memory: of one process anew each time, in turn, because it is slow."""
+        pids = [row["pid"] for row in rows if row["pid"]]
+        self.uss = {pid: self.uss[pid] for pid in pids if pid in self.uss}
+        self.turn = (self.turn + 1) % len(pids)
+        chosen = next((pid for pid in pids if pid not in self.uss), pids[self.turn])
+        if (private := measure_private(chosen)) is not None:
+            self.uss[chosen] = private
+        for row in rows:
+            row["uss"] = self.uss.get(row["pid"], 0)
 
 
 def _row(name: str, kind: str, pid: int | None) -> dict[str, Any]:
     """Return a row of the process table; without a process it has neither memory nor CPU."""
-    row = {"name": name, "kind": kind, "pid": pid or 0, "restarts": 0, "state": "running"}
+    row = {"name": name, "slot": name, "kind": kind, "pid": pid or 0}
+    row |= {"restarts": 0, "state": "running"}
     used = measure(pid) if pid else {}
     return {**row, "rss": 0, "cpu_seconds": 0.0, **used}

@@ -46,12 +46,17 @@ def main() -> int:
         print(exc.message, file=sys.stderr)
         return CONFIG_ERROR
     die_with_parent(config.parent)
+    return work(config)
+
+
+def work(config: WorkerConfig) -> int:
+    """Be this worker until stopped; return the exit status."""
     configure_logging(config.log_level, config.name)
     connection = Connection(config)
     connection.open()
     try:
         hosted, states = load(config)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # a model's own code may call exit
         reason = exc.message if isinstance(exc, TFRunnerError) else describe(exc)
         logger.error("%s cannot be served: %s", config.model.tag, reason, exc_info=True)
         connection.report_load_error(reason)
@@ -81,11 +86,14 @@ def load(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
     if not path.is_dir():
         raise CorruptModel(f"{config.model.tag}: its folder {str(path)!r} is not there")
     device = import_tensorflow(config.device, config.threads)
-    from tfrunner_workers import savedmodel  # imports TensorFlow
+    from tfrunner_workers import plans, savedmodel  # import TensorFlow
 
     started = time.perf_counter()
     hosted = savedmodel.load(str(path), device=device)
     logger.info("loaded %s on %s in %.1f s", config.model.tag, device, _since(started))
+    started = time.perf_counter()
+    plans.choose_all(hosted, limit=config.model.max_batch_size, threads=config.threads)
+    logger.info("chose plans in %.1f s", _since(started))
     started = time.perf_counter()
     states = warm(hosted, config.model.max_batch_size)
     logger.info("warmed and probed in %.1f s", _since(started))
@@ -94,8 +102,7 @@ def load(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
 
 def serve(connection: Connection, hosted: Hosted, states: tuple[MethodState, ...]) -> None:
     """Say ready, and answer batches until a Stop or a signal comes."""
-    with StopSignals() as signals:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals((signal.SIGTERM,)) as signals:
         connection.become_ready(states, signals)
         logger.info("ready")
         Loop(connection, entries(hosted, states)).run()

@@ -19,6 +19,7 @@ from tfrunner.errors import ProtocolError
 from tfrunner.processes import StopSignals
 from tfrunner.protocol import (
     HELLO_SECONDS,
+    BatchDone,
     Decoder,
     Leave,
     Message,
@@ -30,6 +31,7 @@ from tfrunner.protocol import (
     encode,
 )
 from tfrunner.transport import Dealer, wait
+from tfrunner_workers.wear import Wear
 
 logger = logging.getLogger("tfrunner.worker")
 
@@ -45,6 +47,8 @@ class Connection:
     """
 
     def __init__(self, config: WorkerConfig) -> None:
+        self._wear = Wear(requests=config.recycle_requests, memory=config.recycle_memory)
+        self._next_wish = 0.0
         self._config = config
         self._dealer = Dealer(config.name)
         self._decoder = Decoder(ToWorker)
@@ -81,6 +85,7 @@ class Connection:
             methods: What warm-up found out.
             signals: From now on a signal means: leave.
         """
+        self._wear.begin()
         with self._lock:
             self._methods, self._ready, self._signals = methods, True, signals
             self._serves = True
@@ -113,7 +118,17 @@ class Connection:
                 messages.append(Stop())  # nobody is left who could say it
         if self._signals and self._signals.count:
             self.leave("a signal")
+        if reason := self._wear.reason:
+            self._wish_to_leave(reason)
         return messages
+
+    def _wish_to_leave(self, reason: str) -> None:
+        """Ask to be replaced, now and then; serve on until the dispatcher says Stop."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._leaving and now >= self._next_wish:
+                self._next_wish = now + HELLO_SECONDS
+                self._dealer.send(encode(Leave(reason, may_wait=True)))
 
     def leave(self, reason: str) -> None:
         """Ask for no more batches; the dispatcher says Stop once it knows of none held here.
@@ -128,6 +143,8 @@ class Connection:
     def send(self, message: Message) -> None:
         """Send a message. Called by the main thread."""
         frames = encode(message)
+        if isinstance(message, BatchDone):
+            self._wear.answered += sum([len(each.block.spans) for each in message.blocks])
         with self._lock:
             self._dealer.send(frames)
 
@@ -177,6 +194,7 @@ class Connection:
         A lock that is held means that the main thread is here, and says hello itself.
         """
         while not self._closed.wait(HELLO_SECONDS / 2):
+            self._wear.look()
             if not self._lock.acquire(blocking=False):
                 continue
             try:

@@ -7,6 +7,7 @@ told the rest. Thread counts are fixed by the first session or eager context of 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import Any
 
@@ -32,7 +33,22 @@ def import_tensorflow(device: str, threads: int) -> str:
     Raises:
         ConfigError: TensorFlow is not installed, or does not see the GPU.
     """
-    set_default_environment(TF_CPP_MIN_LOG_LEVEL="2", OMP_NUM_THREADS=str(threads))
+    set_default_environment(OMP_NUM_THREADS=str(threads))
+    tf = load_tensorflow()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return _choose(tf.config, device)
+
+
+def load_tensorflow() -> Any:
+    """Import TensorFlow with its log turned down; devices and threads are not started yet.
+
+    Raises:
+        ConfigError: TensorFlow is not installed.
+    """
+    set_default_environment(TF_CPP_MIN_LOG_LEVEL="2")
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
     logger.info("importing TensorFlow ...")
     started = time.perf_counter()
     try:
@@ -43,12 +59,10 @@ def import_tensorflow(device: str, threads: int) -> str:
             f"TensorFlow cannot be imported ({exc}). Install it with "
             "`pip install tfrunner[cpu]`, or `pip install tfrunner[gpu]` for NVIDIA GPUs."
         ) from exc
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
     logger.info(
         "importing TensorFlow %s took %.1f s", tf.__version__, time.perf_counter() - started
     )
-    return _choose(tf.config, device)
+    return tf
 
 
 def _choose(config: Any, device: str) -> str:

@@ -46,7 +46,7 @@ function tryIt(path, method, operation) {
   fill();
   const button = element("button", { textContent: "Try it" });
   button.addEventListener("click", () => send(path, method, box.value, output));
-  const input = method === "post" ? [choice, box] : [];
+  const input = method !== "post" ? [] : examples.length > 1 ? [choice, box] : [box];
   return element("div", {}, ...input, button, output);
 }
 
@@ -86,6 +86,8 @@ async function main() {
     }
   }
   for (const [name, drawn] of groups) page.append(element("h2", { textContent: name }), ...drawn);
+  const first = page.querySelector("details");
+  if (first) first.open = true; // so that one sees what is inside
 }
 
 main().catch((error) => {

@@ -1,0 +1,124 @@
+"""Clients of a real server whose processes are stopped or killed: no call outlives its timeout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from tfrunner import Client
+from tfrunner.errors import DeadlineExceeded, TFRunnerError, Unavailable
+from tfrunner.testing import ServedClient, serve
+
+LIMIT = 30.0  # seconds, for what takes one
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServedClient]:
+    """Serve the echo model."""
+    with serve("echo", echo=True, workers=2) as client:
+        yield client
+
+
+def rows(number: float) -> np.ndarray:
+    """Return rows that tell a request from others."""
+    return np.full((2, 3), number, "float32")
+
+
+def pid_of(server: ServedClient, kind: str) -> int:
+    """Return the process id of the server's process of a kind, once it is known."""
+    for _ in range(2000):
+        found = [row["pid"] for row in server.status()["processes"] if row["kind"] == kind]
+        if found and found[0]:
+            return int(found[0])
+    raise AssertionError(f"the server has no process of kind {kind}")
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process for the length of a block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def outcome(call: Callable[[], object]) -> object:
+    """Return what a call returns or raises, in a thread that is not waited for for ever."""
+    result: list[object] = []
+
+    def run() -> None:
+        try:
+            result.append(call())
+        except TFRunnerError as exc:
+            result.append(exc)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    assert result, "the call hangs"
+    return result[0]
+
+
+@pytest.mark.parametrize("way", ["ipc", "http"])
+@pytest.mark.parametrize("is_open", [True, False], ids=["open", "new"])
+@pytest.mark.parametrize("retries", [True, False], ids=["retries", "one attempt"])
+@pytest.mark.parametrize("kind", ["dispatcher", "api"])
+def test_no_call_hangs_while_a_process_is_stopped(
+    server: ServedClient, kind: str, way: str, is_open: bool, retries: bool
+) -> None:
+    """Connecting, hello, sending, waiting: each ends with the caller's timeout."""
+    address = server.http_address if way == "http" else server.address
+    pid = pid_of(server, kind)
+    with Client(address, retries=retries) as client:
+        if is_open:
+            client.predict("echo", rows(0))
+        with stopped(pid):
+            small = outcome(lambda: client.predict("echo", rows(1), timeout=0.4))
+            large = np.zeros((500, 5000), "float32")
+            big = outcome(lambda: client.predict("echo", large, timeout=0.4))
+            outcome(lambda: client.status(timeout=0.4))
+            outcome(lambda: client.is_ready(timeout=0.4))
+        for each in (small, big):
+            if kind == "api" and way == "ipc":
+                assert isinstance(each, np.ndarray), "the api process is not on this way"
+            else:
+                assert isinstance(each, (DeadlineExceeded, Unavailable))
+        got = client.predict("echo", rows(2), timeout=LIMIT)
+        np.testing.assert_array_equal(got, rows(2))
+
+
+@pytest.mark.parametrize("way", ["ipc", "http"])
+@pytest.mark.parametrize("kind", ["dispatcher", "api", "worker"])
+def test_calls_survive_the_death_of_a_process(server: ServedClient, kind: str, way: str) -> None:
+    """Kill -9 under load: every call is answered, with its own rows."""
+    address = server.http_address if way == "http" else server.address
+    with Client(address, timeout=LIMIT) as client, ThreadPoolExecutor(4) as threads:
+        client.predict("echo", rows(0))
+        pid = pid_of(server, kind)
+        is_over = threading.Event()
+
+        def call(first: int) -> int:
+            number = first
+            while not (is_over.is_set() and number > first + 100):
+                got = client.predict("echo", rows(number))
+                np.testing.assert_array_equal(got, rows(number))
+                number += 1
+            return number - first
+
+        running = [threads.submit(call, first) for first in (1000, 200_000, 400_000, 600_000)]
+        try:
+            os.kill(pid, signal.SIGKILL)
+            while pid_of(server, kind) == pid:
+                pass
+            client.predict("echo", rows(1))
+        finally:
+            is_over.set()
+        assert all(each.result(3 * LIMIT) > 100 for each in running)

@@ -1,0 +1,73 @@
+"""Refusing at once what would wait beyond its deadline, in virtual time."""
+
+from __future__ import annotations
+
+from tests.dispatch_world import World, outputs
+from tfrunner import protocol as p
+
+
+def finish(world: World, seconds: float) -> None:
+    """Let the first worker end its running batch, which took so long."""
+    worker = next(iter(world.workers.values()))
+    message = worker.held.pop(0)
+    done = p.BatchDone(message.batch, message.attempt, seconds, outputs(message))
+    world.tell(worker.identity, done)
+
+
+def taught(seconds: float, *, bound: int = 1) -> World:
+    """Return a world that has seen some batches take so long."""
+    world = World(bound=bound)
+    for _ in range(5):
+        world.submit()
+        finish(world, seconds)
+    return world
+
+
+def fill(world: World, requests: int) -> None:
+    """Let so many requests wait, with one running and one staged before them."""
+    for _ in range(requests + 2):
+        world.submit()
+
+
+def test_a_request_that_would_wait_beyond_its_deadline_is_refused_at_once():
+    """With a reason and a hint when to try again; one with more time is taken."""
+    world = taught(1.0)
+    fill(world, 10)
+    refused, taken = world.submit(timeout=10.0), world.submit(timeout=100.0)
+    assert refused.failure is not None and refused.failure.code == "overloaded"
+    assert "10 s" in refused.failure.message
+    assert refused.failure.retry_after == 10.0
+    assert taken.failure is None
+    assert world.core.snapshot(world.now)["models"]["m:1"]["refused"] == {"deadline": 1}
+
+
+def test_nothing_is_refused_while_nothing_waits():
+    """However slow the model seems: what a batch takes is learned from those that run."""
+    world = taught(1000.0)
+    assert world.submit(timeout=1.0).failure is None
+
+
+def test_batches_are_counted_not_requests():
+    """Eight rows share a batch: eighty waiting ones are ten batches."""
+    world = taught(1.0, bound=8)
+    fill(world, 80)
+    assert world.submit(timeout=20.0).failure is None
+    assert world.submit(timeout=10.0).failure is not None
+
+
+def test_one_long_batch_changes_little():
+    """An outlier must not make the server refuse what it can do."""
+    world = taught(1.0)
+    world.submit()
+    finish(world, 1000.0)
+    fill(world, 5)
+    assert world.submit(timeout=20.0).failure is None
+
+
+def test_a_server_without_ready_workers_refuses_nothing_for_its_deadline():
+    """Nobody knows when a worker will be back: its requests wait, and are sent again."""
+    world = taught(1.0)
+    fill(world, 10)
+    (worker,) = world.workers.values()
+    world.kill(worker)
+    assert world.submit(timeout=1.0).failure is None

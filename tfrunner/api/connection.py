@@ -1,0 +1,211 @@
+"""One HTTP connection: uvicorn's protocol, with bounds, and an end that loses no request.
+
+What costs time per request is kept to counting. `Watch` looks at all connections together,
+in place of timers for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tfrunner.api.refusals import Surplus
+from tfrunner.api.replies import error_body, error_headers
+from tfrunner.api.state import ProcessState
+from tfrunner.errors import InvalidInput, TFRunnerError, TooLarge
+
+SURPLUS = 64
+"""Connections above the limit that are told so; the ones above these are simply ended."""
+
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for 0 seconds."""
+
+
+class Activity(Enum):
+    """What a connection does."""
+
+    IDLE = "idle"
+    RECEIVING = "receiving"  # a request began and is not whole
+    ANSWERING = "answering"  # a request is whole, and its answer is not
+    REFUSED = "refused"  # told that it ends; what it still sends is not read
+
+
+class Seen:
+    """What `Watch` saw of a connection when it last looked, and since when it is so."""
+
+    __slots__ = ("activity", "progress", "since", "unsent", "unsent_since")
+
+    def __init__(self) -> None:
+        self.activity: Activity | None = None
+        self.progress = -1  # grows with every request, and with every piece of one
+        self.since = 0.0
+        self.unsent = 0  # bytes
+        self.unsent_since = 0.0
+
+
+class HeadTooLarge(Exception):
+    """Raised out of the parser, which ends there."""
+
+
+class Connection(HttpToolsProtocol):
+    """One HTTP connection of an api process; made by uvicorn, with its arguments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shared: ProcessState = self.server_state  # type: ignore[assignment]
+        self.messages = 0
+        self.received = 0  # bytes of bodies
+        self.seen = Seen()
+        self.is_surplus = False
+        self.is_refused = False
+        self._is_receiving = False
+        self._quiet = 0  # bytes since the request began, or since the last ones of its body
+        self._too_large: TooLarge | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.client} [{self.activity().value} | {self.messages} requests]>"
+
+    def activity(self) -> Activity:
+        """Return what the connection does."""
+        if self.is_refused:
+            return Activity.REFUSED
+        if self._is_receiving and not self.flow.read_paused:
+            return Activity.RECEIVING
+        if self.cycle is not None and not self.cycle.response_complete:
+            return Activity.ANSWERING
+        return Activity.IDLE
+
+    # --- what uvicorn's parser and event loop report ----------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take part, or be one too many."""
+        super().connection_made(transport)
+        surplus = len(self.connections) - self.shared.bounds.max_connections
+        if surplus > SURPLUS:
+            transport.abort()
+        elif surplus > 0:
+            self.is_surplus = True
+            self.app = Surplus(self.app, self.shared)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; refuse a head (or trailers) without an end."""
+        if self.is_refused:
+            return
+        self._quiet += len(data)
+        super().data_received(data)
+        if self._is_receiving and self._quiet > self.shared.bounds.header_limit:
+            self.refuse(self._head_too_large(), HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """Count."""
+        super().on_message_begin()
+        self.messages += 1
+        self._is_receiving = True
+
+    def on_headers_complete(self) -> None:
+        """Start the request; its answer says so if the connection ends with it."""
+        limit = self.shared.bounds.header_limit
+        if self._quiet > limit and self._head_size() > limit:  # it came at once, perhaps with more
+            self._too_large = self._head_too_large()
+            raise HeadTooLarge
+        earlier = self.cycle
+        super().on_headers_complete()
+        if self.shared.is_draining or self.is_surplus:
+            self.cycle.keep_alive = False
+            if earlier is not None and not earlier.response_started:
+                earlier.keep_alive = True  # the last of pipelined requests is the one to say it
+
+    def on_body(self, body: bytes) -> None:
+        """Count."""
+        super().on_body(body)
+        self.received += len(body)
+        self._quiet = 0
+
+    def on_message_complete(self) -> None:
+        """Note that the request is whole."""
+        super().on_message_complete()
+        self._is_receiving = False
+        self._quiet = 0
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; without a timer for each idle time, as `Watch` looks."""
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or has too large a head."""
+        if self._too_large is not None:
+            self.refuse(self._too_large, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        else:
+            self.refuse(InvalidInput(msg), HTTPStatus.BAD_REQUEST)
+
+    def shutdown(self) -> None:
+        """Have the answer to the last request say that the connection ends, if it has not begun."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def drop(self) -> None:
+        """Reset the connection: the kernel forgets what it holds of an answer nobody reads."""
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None and not self.transport.is_closing():
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        self.transport.abort()
+
+    # --- refusals before there is a request -------------------------------------------------
+
+    def refuse(self, error: TFRunnerError, status: int) -> None:
+        """Answer what never becomes a whole request, and end the connection.
+
+        The client gets a moment to read the answer: closing at once would reset it, as data
+        of the client may be unread.
+        """
+        if self.is_refused or self.transport.is_closing():
+            return
+        self.is_refused = True
+        self.shared.count("http_refused", error.code)
+        if not self._is_free():
+            self.transport.abort()
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        given = dict(self.headers or ()).get(b"x-request-id")
+        request_id = self.shared.ids.take(given)
+        body = error_body(error, request_id)
+        lines = [
+            b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-request-id: %s" % request_id,
+            b"connection: close",
+            *(b"%s: %s" % header for header in error_headers(error)),
+        ]
+        self.transport.write(b"\r\n".join((*lines, b"", body)))
+        self.transport.write_eof()
+
+    def _is_free(self) -> bool:
+        """Whether an answer written now follows whole answers."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return cycle is None or cycle.scope is not self.scope
+        return cycle.scope is self.scope and not cycle.response_started and not self.pipeline
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _head_too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the head of the request has more than {self.shared.bounds.header_limit} bytes. "
+            "Send fewer or shorter headers, or raise the server's --header-limit."
+        )

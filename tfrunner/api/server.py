@@ -1,0 +1,141 @@
+"""The HTTP server of an api process: uvicorn's, with bounds of ours and an end of ours.
+
+The end, from the first SIGTERM or SIGINT on:
+
+1. every answer says `Connection: close`, /readyz answers 503;
+2. what waits in the listener's backlog is taken, then our copy of the listener is closed;
+   connections that come later wait for a sibling or a successor, if the supervisor wants one;
+3. a connection ends with its next answer. One that stays idle for QUIET_SECONDS ends without:
+   not at once, as its next request may be on the way;
+4. at the end of the grace period, what still waits is answered 503, and the rest is cut off.
+
+A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from tfrunner.api.connection import Connection
+from tfrunner.api.state import ProcessState
+from tfrunner.api.watch import Watch
+
+STOPPED_AT_ONCE = 130
+BACKLOG_SECONDS = 0.5
+"""Most time to take what waits to be accepted: siblings may want their part of it."""
+
+QUIET_SECONDS = 1.0
+"""How long a connection must be idle before it is closed untold; at most half of the grace."""
+
+LAST_WORDS_SECONDS = 0.5
+"""For writing the last refusals, after the grace period."""
+
+TICK_SECONDS = 0.05
+
+logger = logging.getLogger("tfrunner.api")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our connections.
+
+    Args:
+        app: The ASGI application.
+        state: What the connections share.
+        grace: Seconds from the first signal to the end, at most.
+        give_up: Fails the requests that wait; called at the end of the grace period.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[Any]],
+        *,
+        state: ProcessState,
+        grace: float,
+        give_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+            )
+        )
+        self.server_state = self._state = state
+        self._grace = grace
+        self._give_up = give_up
+        self._watch = Watch(state)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Remember the signal; the server's loop looks ten times a second."""
+        if self.should_exit:
+            os._exit(STOPPED_AT_ONCE)
+        self.should_exit = self._state.is_draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look at the connections when it is time."""
+        self._watch.look(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as the module says; uvicorn calls it when a signal has come."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        self._state.is_draining = True
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        await self._close_listeners(sockets or ())
+        await self._finish(begin)
+        if self._state.connections:
+            logger.warning(
+                "%d connections had not ended after %g s", len(self._state.connections), self._grace
+            )
+            await self._give_up()
+            await self._wait_until(loop.time() + LAST_WORDS_SECONDS)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        if self._state.tasks:
+            for task in self._state.tasks:
+                task.cancel()
+            await asyncio.wait(list(self._state.tasks), timeout=TICK_SECONDS)
+        await self.lifespan.shutdown()
+
+    async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
+        """Take the connections that wait in the backlog, then listen no more."""
+        loop = asyncio.get_running_loop()
+        waiting = select.poll()
+        for each in sockets:
+            waiting.register(each.fileno(), select.POLLIN)
+        end = loop.time() + BACKLOG_SECONDS
+        while waiting.poll(0) and loop.time() < end:
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for each in sockets:
+            each.close()
+
+    async def _finish(self, begin: float) -> None:
+        """Wait for the connections to end, and end the idle ones."""
+        loop = asyncio.get_running_loop()
+        quiet = min(QUIET_SECONDS, self._grace / 2)
+        while self._state.connections and (now := loop.time()) < begin + self._grace:
+            idle_since = now - quiet if now >= begin + quiet else 0.0
+            self._watch.close_idle(now, since=idle_since)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _wait_until(self, end: float) -> None:
+        """Wait for the connections to end until that moment."""
+        while self._state.connections and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(TICK_SECONDS)
