@@ -38,6 +38,7 @@ MESSAGES: dict[str, tuple[Any, p.Message]] = {
             "w", "e", "m:1", 42, "cpu", True, (p.MethodState("__call__", True, True, ""),)
         ),
     ),
+    "leave": (p.FromWorker, p.Leave("signal 15")),
     "batch-done": (
         p.FromWorker,
         p.BatchDone(5, 1, 0.1, (p.BlockFor(b"g", p.Block((p.Span(1, 0, 1, 1),), b"l", (LARGE,))),)),
