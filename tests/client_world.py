@@ -222,6 +222,10 @@ def socket_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(10)
 
 
+RCVHWM = 24
+"""ZMQ_RCVHWM, the number of a socket's option."""
+
+
 class Dispatcher(threading.Thread):
     """A dispatcher and its workers in one: answers every request with its own input."""
 
@@ -232,6 +236,8 @@ class Dispatcher(threading.Thread):
         self.epoch = "e1"
         self.faults: list[tuple[str, float | None]] = []  # (code, retry after) of next requests
         self.bodies: list[bytes] = []
+        self.is_silent = False  # whether requests are passed over
+        self.reads_ahead = 0  # messages that ZeroMQ takes while it is paused; 0: all
         self.state: dict[str, Any] = STATE
         self.waited_for = threading.Event()
         self.cancelled = threading.Event()
@@ -244,6 +250,7 @@ class Dispatcher(threading.Thread):
     def run(self) -> None:
         """Answer until `stop`."""
         with self._router:
+            self._router.socket.setsockopt(RCVHWM, self.reads_ahead)
             self._router.bind(self.address)
             while not self._stop_asked.is_set():
                 wait([self._router], 0.02)
@@ -279,6 +286,8 @@ class Dispatcher(threading.Thread):
                 self.cancelled.set()
 
     def _run(self, request: Request) -> Iterator[Any]:
+        if self.is_silent:
+            return
         self.bodies.append(bytes(request.bodies[0]))
         if self.faults:
             code, retry_after = self.faults.pop(0)
@@ -299,10 +308,10 @@ class Dispatcher(threading.Thread):
 
 
 @contextlib.contextmanager
-def dispatcher(folder: Path, *, epoch: str = "e1") -> Iterator[Dispatcher]:
+def dispatcher(folder: Path, *, epoch: str = "e1", reads_ahead: int = 0) -> Iterator[Dispatcher]:
     """Run a dispatcher in a thread."""
     thread = Dispatcher(f"ipc://{folder}/frontend")
-    thread.epoch = epoch
+    thread.epoch, thread.reads_ahead = epoch, reads_ahead
     thread.start()
     try:
         yield thread

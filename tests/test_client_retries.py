@@ -347,16 +347,42 @@ def test_an_array_may_be_changed_as_soon_as_its_caller_stops_waiting(folder: Pat
 
 
 def test_a_runners_array_may_be_changed_after_its_timeout(folder: Path) -> None:
-    """The dispatcher reads only afterwards, and gets what was given."""
-    given = np.full((100_000, 2), 7, "float32")
-    with dispatcher(folder) as server:
+    """The dispatcher reads it only afterwards, and gets what was given."""
+    given = np.zeros((500_000, 2), "float32")
+    with dispatcher(folder, reads_ahead=1) as server:
         runner = Runner(model())
         runner.init_client(server.address)
         server.pause()
-        with pytest.raises(DeadlineExceeded):
-            runner.silent.run(given, timeout=0.1)
-        given[:] = -1
+        for number in range(4):
+            given[:] = number
+            with pytest.raises(DeadlineExceeded):
+                runner.silent.run(given, timeout=0.1)
+            given[:] = -1
         server.resume()
         runner.run(rows(), timeout=LIMIT)
         runner.destroy()
-    assert server.bodies[0] == np.full((100_000, 2), 7, "float32").tobytes()
+    sent = [np.frombuffer(body, "float32") for body in server.bodies[:4]]
+    assert [(float(each.min()), float(each.max())) for each in sent] == [
+        (number, number) for number in range(4)
+    ]
+
+
+def test_what_is_sent_again_is_what_was_given(folder: Path) -> None:
+    """Also to the next dispatcher, and whatever became of the array."""
+    given = np.full((100_000, 2), 7, "float32")
+
+    async def story() -> Any:
+        with dispatcher(folder) as first:
+            client = AsyncClient(first.address, timeout=LIMIT)
+            await client.predict("echo", rows())
+            first.pause()
+            waiting = asyncio.ensure_future(client.predict("echo", given))
+            await asyncio.sleep(0)  # it submits in its first step
+            given[:] = -1
+            first.is_silent = True
+        with dispatcher(folder, epoch="e2"):
+            answer = await asyncio.wait_for(waiting, LIMIT)
+            await client.close()
+            return answer
+
+    np.testing.assert_array_equal(asyncio.run(story()), np.full((100_000, 2), 7, "float32"))

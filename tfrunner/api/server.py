@@ -15,9 +15,9 @@ A second signal ends the process at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
@@ -30,8 +30,8 @@ from tfrunner.api.state import ProcessState
 from tfrunner.api.watch import Watch
 
 STOPPED_AT_ONCE = 130
-BACKLOG_SECONDS = 0.5
-"""Most time to take what waits to be accepted: siblings may want their part of it."""
+MOST_WAITING = 4096
+"""Connections that are taken from the backlog at most: siblings have their part of it."""
 
 QUIET_SECONDS = 1.0
 """How long a connection must be idle before it is closed untold; at most half of the grace."""
@@ -113,18 +113,26 @@ class Server(uvicorn.Server):
         await self.lifespan.shutdown()
 
     async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
-        """Take the connections that wait in the backlog, then listen no more."""
-        loop = asyncio.get_running_loop()
-        waiting = select.poll()
-        for each in sockets:
-            waiting.register(each.fileno(), select.POLLIN)
-        end = loop.time() + BACKLOG_SECONDS
-        while waiting.poll(0) and loop.time() < end:
-            await asyncio.sleep(0)
+        """Take the connections that wait in the backlog, and listen no more.
+
+        The last copy of a listener that is closed resets what waits: so nothing may come
+        between the last accept and the close.
+        """
+        copies = [each.dup() for each in sockets]
         for server in self.servers:
             server.close()
         for each in sockets:
             each.close()
+        waiting = [each for copy in copies for each in take_waiting(copy)]
+        loop = asyncio.get_running_loop()
+        for each in waiting:
+            await loop.connect_accepted_socket(self._connection, each)
+
+    def _connection(self) -> Connection:
+        """Return a new connection, as uvicorn makes them."""
+        return Connection(
+            config=self.config, server_state=self._state, app_state=self.lifespan.state
+        )
 
     async def _finish(self, begin: float) -> None:
         """Wait for the connections to end, and end the idle ones."""
@@ -139,3 +147,13 @@ class Server(uvicorn.Server):
         """Wait for the connections to end until that moment."""
         while self._state.connections and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(TICK_SECONDS)
+
+
+def take_waiting(listener: socket.socket) -> list[socket.socket]:
+    """Accept what waits in the backlog, and close this copy of the listener."""
+    listener.setblocking(False)
+    taken: list[socket.socket] = []
+    with listener, contextlib.suppress(OSError):  # nothing waits, or there are no descriptors
+        while len(taken) < MOST_WAITING:
+            taken.append(listener.accept()[0])
+    return taken

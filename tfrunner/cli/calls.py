@@ -35,7 +35,7 @@ def predict(
     by name. It may be @FILE, or - to read it from stdin.
     """
     value = read_input(input_)
-    with Client(address) as client:
+    with Client(address, retries=False) as client:
         output = client.predict(model, value, method=method, timeout=timeout)
     print_json(to_plain(output), indent=None)
 
@@ -66,7 +66,7 @@ def read_input(text: str) -> Any:
 @json_option
 def status(address: str | None, as_json: bool) -> None:
     """Show the running server: its models, its workers, its processes."""
-    with Client(address) as client:
+    with Client(address, retries=False) as client:
         state = client.status()
         where = client.address
     if as_json:

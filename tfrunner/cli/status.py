@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from tfrunner.cli.tables import bytes_text, print_table
 
 REASON_WIDTH = 200
 """Characters of a reason or an error that are shown; the log has all."""
+
+REFUSAL_CODES = {
+    "queue_full": "overloaded",
+    "model_unavailable": "unavailable",
+    "draining": "unavailable",
+}
+"""What the callers were told, by the reason why a request was refused."""
 
 State = Mapping[str, Any]
 Row = tuple[str, ...]
@@ -23,17 +32,19 @@ PROCESSES = ("process", "pid", "state", "restarts", "memory", "private", "CPU")
 NUMBERS = frozenset((*MODELS[2:], *WORKERS[5:], "pid", "private"))
 
 
-def print_status(state: State, where: str) -> None:
+def print_status(state: State, where: str, *, width: int | None = None) -> None:
     """Print the state of a server as tables, and below them what went wrong.
 
     Args:
         state: The dispatcher's snapshot.
         where: The server's address.
+        width: Columns of the screen; those of the terminal if not given.
     """
-    print_table(f"models at {where}", MODELS, model_rows(state), numbers=NUMBERS)
+    show = partial(print_table, numbers=NUMBERS, whole=("state",), width=width)
+    show(f"models at {where}", MODELS, model_rows(state))
     if workers := list(worker_rows(state)):
-        print_table("workers", WORKERS, workers, numbers=NUMBERS)
-    print_table("other processes", PROCESSES, process_rows(state), numbers=NUMBERS)
+        show("workers", WORKERS, workers)
+    show("other processes", PROCESSES, process_rows(state))
     for line in troubles(state):
         print(line)
 
@@ -61,7 +72,7 @@ def worker_rows(state: State) -> Iterator[Row]:
         shown = "" if limit is None else f"{limit} of {most}" if limit != most else str(limit)
         yield (
             *(row["name"], _pid(row), worker.get("state", row["state"])),
-            *(worker.get("device", ""), worker.get("model", "")),
+            *(worker.get("device", ""), worker.get("model", row.get("model", ""))),
             *(str(worker.get("batches", "")), shown, str(row["restarts"])),
             *(bytes_text(row["rss"]), _seconds(row)),
         )
@@ -84,22 +95,26 @@ def troubles(state: State) -> Iterator[str]:
             yield f"{tag} is {model['state']}: {_short(model['reason'])}"
         if model["refused"]:
             yield f"{tag} refused requests: {_counts(model['refused'])}"
-        failed = {
-            outcome: count
-            for outcome, count in model["requests"].items()
-            if outcome != "ok" and count > model["refused"].get(outcome, 0)
-        }
-        if failed:
+        if failed := _failures(model):
             yield f"{tag} failed requests: {_counts(failed)}"
         names = ("fenced", "requeued", "bisected", "poisoned", "out_of_memory", "late")
         if found := {name: model[name] for name in names if model.get(name)}:
-            yield f"{tag} recovered: {_counts(found)}"
+            yield f"{tag} faults: {_counts(found)}"
         for name, method in model.get("methods", {}).items():
             if method["note"]:
                 yield f"{tag} {name}: {_short(method['note'])}"
     for name, worker in state["workers"].items():
         if worker["last_error"]:
             yield f"{name} last error: {_short(worker['last_error'])}"
+
+
+def _failures(model: State) -> dict[str, int]:
+    """Return how many requests failed by outcome, without those that were refused."""
+    failed: Counter[str] = Counter(model["requests"])
+    del failed["ok"]
+    for reason, count in model["refused"].items():
+        failed[REFUSAL_CODES.get(reason, reason)] -= count
+    return {outcome: count for outcome, count in failed.items() if count > 0}
 
 
 def _bound(state: State, worker: State) -> int | None:

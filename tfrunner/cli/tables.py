@@ -30,6 +30,8 @@ def print_table(
     rows: Iterable[Sequence[str]],
     *,
     numbers: Collection[str] = (),
+    whole: Collection[str] = (),
+    width: int | None = None,
 ) -> None:
     """Print a table; where the terminal is narrow, long cells are folded, not cut.
 
@@ -38,20 +40,29 @@ def print_table(
         columns: Their heads.
         rows: One cell for each column.
         numbers: Columns that stand at the right edge, and are not folded.
+        whole: Further columns that are not folded.
+        width: Columns of the screen; those of the terminal if not given.
     """
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for index, column in enumerate(columns):
         is_number = column in numbers
         table.add_column(
             column,
             overflow="fold",
-            no_wrap=is_number or index == 0,
+            no_wrap=is_number or index == 0 or column in whole,
             justify="right" if is_number else "left",
         )
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
+    console = Console(width=width)
+    if width is None and not console.is_terminal:
         console.width = FILE_WIDTH
     console.print(table)
 

@@ -126,12 +126,14 @@ def main(arguments: list[str]) -> int:
                 shell.run()
             finally:
                 shell.close()
+                # Inside: the kernel may send its signal again as the parent's threads end.
+                is_sudden = stop.count and not core.is_draining
+                if config.run_directory and is_sudden and is_orphan(config.parent):
+                    remove_if_stale(Path(config.run_directory))
     except ConfigError as exc:
         print(f"tfrunner dispatcher: {exc}", file=sys.stderr)
         return CONFIG_ERROR
     log.info("stopped")
-    if config.run_directory and not core.is_draining and is_orphan(config.parent):
-        remove_if_stale(Path(config.run_directory))
     return 0
 
 

@@ -126,7 +126,7 @@ class Slot:
             self.trouble = "the model cannot be loaded; the worker's log says why"
         elif self.early_deaths >= TROUBLE_AFTER:
             self.trouble = (
-                f"its worker died {self.early_deaths} times, each time before it was ready"
+                f"its worker died {TROUBLE_AFTER} times in a row, each time before it was ready"
             )
         self.start_at = now + delay * (1 + JITTER * jitter())
 

@@ -231,7 +231,8 @@ class Life:
         rows = [_row(NAME, "supervisor", os.getpid())]
         for slot in self.core.slots.values():
             row = _row(slot.process, slot.kind, self.children.pid(slot.name))
-            row |= {"slot": slot.name, "state": slot.state.value, "restarts": slot.restarts}
+            row |= {"slot": slot.name, "model": slot.model}
+            row |= {"state": slot.state.value, "restarts": slot.restarts}
             rows.append(row)
         self._measure_private(rows)
         self.dealer.send(protocol.encode(protocol.Processes(tuple(rows))))
