@@ -142,12 +142,13 @@ def never_both_away(log: str) -> bool:
 
 
 def test_a_worker_that_grows_is_replaced():
-    """The limit lies a little above what it needs when it is ready."""
-    with serve("echo", echo=True) as server:
-        rows = wait_for(lambda: [r for r in server.status()["processes"] if r["kind"] == "worker"])
-        needed = rows[0]["rss"] / 1e6
-    with serve("echo", echo=True, recycle_memory=int(needed) + 20) as server:
-        held = np.ones((64, 400_000), "float32")  # 100 MB; a copy of it is held while it runs
-        wait_for(lambda: server.predict("echo", held, timeout=60).size and restarts(server)[0] > 0)
+    """It needs about 40 MB when it is ready, and holds a request of 100 MB for 2.5 seconds."""
+    with serve("echo", echo=True, recycle_memory=100) as server:
+        held = np.full((64, 400_000), 2.5, "float32")
+
+        def call() -> bool:
+            return server.predict("echo", held, method="slow", timeout=60).shape == held.shape
+
+        wait_for(lambda: call() and restarts(server)[0] > 0)
         assert "MB are resident" in server.log.read_text()
         assert server.status()["models"]["echo:1"]["requests"].keys() == {"ok"}

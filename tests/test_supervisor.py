@@ -445,7 +445,7 @@ def test_a_spare_takes_the_place_of_a_dead_worker_and_the_next_one_follows():
 
 def test_a_worker_that_never_gets_ready_uses_up_no_spares():
     """After the first death before it was ready it is started anew each time."""
-    world = WithSpares()
+    world = WithSpares(spares=2)
     world.step()
     world.become_ready("worker-0-1")
     world.step(e.Exited("worker-0", -9))

@@ -42,7 +42,7 @@ def die_with_parent(parent: int, *, by: signal.Signals = signal.SIGKILL) -> None
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process open as many files and sockets as the system allows it; return the number."""
+    """Let this process open as many files as the system allows it; return their number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -83,7 +83,7 @@ def _row(id: int) -> Row:
 SCENARIOS = (
     Scenario(
         lost_worker_without_store,
-        "no-requeue",
+        "one-for-all",
         {"workers": 2, "max_batch_size": 8, "models": (TAG,), "echo": False},
     ),
 )

@@ -101,6 +101,12 @@ def take_everything(models: Any) -> None:
     models.Model.is_hopeless = lambda self, *args, **kwargs: False
 
 
+def give_up_with_the_first_worker(models: Any) -> None:
+    """Call a model unavailable as soon as one of its workers cannot load it."""
+    state = models.Model.state.fget
+    models.Model.state = property(lambda self: "unavailable" if self.reason else state(self))
+
+
 def raise_what_the_log_cannot_write(logging: Any) -> None:
     """Let a full disk under the log end whoever writes a line."""
 
@@ -154,6 +160,7 @@ SABOTAGES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "no-fence": ("tfrunner.dispatcher.roster", believe_that_nobody_hangs),
     "no-patience": ("tfrunner.dispatcher.roster", lose_patience),
     "reused-numbers": ("tfrunner.gateway", reuse_numbers_at_once),
+    "one-for-all": ("tfrunner.dispatcher.models", give_up_with_the_first_worker),
     "no-admission": ("tfrunner.dispatcher.models", take_everything),
     "fatal-log": ("logging", raise_what_the_log_cannot_write),
     "no-api-drain": ("tfrunner.api.server", end_api_processes_at_once),
