@@ -71,3 +71,15 @@ def test_a_server_without_ready_workers_refuses_nothing_for_its_deadline():
     (worker,) = world.workers.values()
     world.kill(worker)
     assert world.submit(timeout=1.0).failure is None
+
+
+def test_a_burst_that_an_idle_worker_takes_at_once_is_not_refused():
+    """Requests of one message wait only for the end of their step."""
+    world = taught(1.0, bound=8)
+    requests = tuple(
+        p.Request(100 + number, "m:1", "__call__", b"L", 1, 1.5, "", (b"g:%d" % (100 + number),))
+        for number in range(8)
+    )
+    world.core.handle(b"g", p.Submit(requests), world.now)
+    (send,) = world.core.step(world.now)
+    assert isinstance(send.message, p.RunBatch) and send.message.rows == 8

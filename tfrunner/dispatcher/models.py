@@ -96,6 +96,8 @@ class Model:
         if not self.queued_requests or not len(self.team):
             return False
         queue = self.queue_of(accepted.request)
+        if queue.rows < self.team.idle * queue.bound:
+            return False  # it came in the same step as those before it, and leaves with them
         # Beside what waits: the batch that runs now, and its own.
         wait = self._work / len(self.team) + 2 * queue.seconds
         return wait > PRUDENCE * (accepted.deadline - accepted.arrived)

@@ -98,6 +98,11 @@ class Team:
             self._idle.remove(worker)
         self._running.pop(worker, None)
 
+    @property
+    def idle(self) -> int:
+        """How many workers hold nothing."""
+        return len(self._idle)
+
     def pick_idle(self) -> Worker | None:
         """Return an idle worker, on a device where nothing runs if there is one."""
         if len(self._idle) > 1 and self._running:
