@@ -25,15 +25,8 @@ STORE = (
 )
 VISITOR = (
     *("client", "client_address", "client_async", "client_budget", "client_connection"),
-    *(
-        "client_direct",
-        "client_http",
-        "client_models",
-        "attempts",
-        "runner",
-        "connections",
-        "testing",
-    ),
+    *("client_direct", "client_http", "client_models", "client_pools", "attempts"),
+    *("runner", "connections", "testing"),
 )
 FRONT_DESK = ("service", "io", "api")
 DISPATCH = ("dispatcher",)

@@ -19,6 +19,7 @@ from tfrunner.attempts import Attempts
 from tfrunner.client_budget import BoundedBackend, Budget
 from tfrunner.client_http import HttpCalls, HttpReply, HttpRequest, Steps, was_refused
 from tfrunner.client_models import ModelCall, ModelState
+from tfrunner.client_pools import POOL_CONNECTIONS, Pools
 from tfrunner.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -29,7 +30,6 @@ from tfrunner.errors import (
 
 T = TypeVar("T")
 
-MAX_CONNECTIONS = 100
 KEEPALIVE_SECONDS = 3.0
 """Shorter than a server keeps an idle connection, so that none is used while it closes."""
 
@@ -116,10 +116,12 @@ class HttpChannel:
         self.address = address
         self._calls = HttpCalls()
         self._exchanges = _Exchanges(address)
-        self._pool = httpcore.ConnectionPool(
-            max_connections=MAX_CONNECTIONS,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=BoundedBackend(),
+        self._pools = Pools(
+            lambda: httpcore.ConnectionPool(
+                max_connections=POOL_CONNECTIONS,
+                keepalive_expiry=KEEPALIVE_SECONDS,
+                network_backend=BoundedBackend(),
+            )
         )
 
     def run(self, steps: Steps[T], attempts: Attempts, timeout: float) -> T:
@@ -152,13 +154,14 @@ class HttpChannel:
     ) -> HttpReply:
         left = deadline - time.monotonic()
         try:
-            response = self._pool.request(
-                request.verb,
-                self.address + request.path,
-                headers=self._exchanges.headers(request, left, id),
-                content=request.body or None,
-                extensions=Budget(left).extensions(),
-            )
+            with self._pools.use() as pool:
+                response = pool.request(
+                    request.verb,
+                    self.address + request.path,
+                    headers=self._exchanges.headers(request, left, id),
+                    content=request.body or None,
+                    extensions=Budget(left).extensions(),
+                )
         except _TRANSLATED as exc:
             raise self._exchanges.failed(exc, attempts) from exc
         return self._exchanges.replied(response, attempts)
@@ -184,7 +187,8 @@ class HttpChannel:
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
+        for pool in self._pools.take_all():
+            pool.close()
 
 
 class AsyncHttpChannel:
@@ -194,8 +198,10 @@ class AsyncHttpChannel:
         self.address = address
         self._calls = HttpCalls()
         self._exchanges = _Exchanges(address)
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS
+        self._pools = Pools(
+            lambda: httpcore.AsyncConnectionPool(
+                max_connections=POOL_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS
+            )
         )
 
     async def run(self, steps: Steps[T], attempts: Attempts, timeout: float) -> T:
@@ -227,14 +233,15 @@ class AsyncHttpChannel:
         self, request: HttpRequest, attempts: Attempts, id: str, deadline: float
     ) -> HttpReply:
         left = deadline - time.monotonic()
-        exchange = self._pool.request(
-            request.verb,
-            self.address + request.path,
-            headers=self._exchanges.headers(request, left, id),
-            content=request.body or None,
-        )
         try:
-            response = await asyncio.wait_for(exchange, left)
+            with self._pools.use() as pool:
+                exchange = pool.request(
+                    request.verb,
+                    self.address + request.path,
+                    headers=self._exchanges.headers(request, left, id),
+                    content=request.body or None,
+                )
+                response = await asyncio.wait_for(exchange, left)
         except _TRANSLATED as exc:
             raise self._exchanges.failed(exc, attempts) from exc
         return self._exchanges.replied(response, attempts)
@@ -260,4 +267,5 @@ class AsyncHttpChannel:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.aclose()
+        for pool in self._pools.take_all():
+            await pool.aclose()
