@@ -60,7 +60,9 @@ class Worker:
     def has_free_credit(self) -> bool:
         """Whether a batch may be staged behind the running one."""
         return (
-            self.state is WorkerState.READY and len(self.batches) == 1 and not self.batches[0].alone
+            self.state is WorkerState.READY
+            and 0 < len(self.batches) < CREDITS
+            and not self.batches[0].alone
         )
 
     def as_data(self) -> dict[str, Any]:
