@@ -20,7 +20,7 @@ MESSAGES: dict[str, tuple[Any, p.Message]] = {
     "hello": (p.FromGateway, p.Hello("api-0", "e")),
     "submit": (
         p.FromGateway,
-        p.Submit((p.Request(7, "m:1", "__call__", b"layout", 2, 1.5, "c", (SMALL, LARGE)),)),
+        p.Submit((p.Request(7, "m:1", "__call__", b"layout", 2, 1.5, "c", (SMALL, LARGE), -3),)),
     ),
     "cancel": (p.FromGateway, p.Cancel((1, 2))),
     "ask": (p.FromGateway, p.Ask(3)),
@@ -28,14 +28,18 @@ MESSAGES: dict[str, tuple[Any, p.Message]] = {
     "welcome": (p.ToGateway, p.Welcome("e", (b"spec",))),
     "results": (
         p.ToGateway,
-        p.Results((p.Block((p.Span(1, 0, 2, 3), p.Span(2, 0, 1, 1)), b"l", (LARGE, SMALL)),)),
+        p.Results(
+            (p.Block((p.Span(1, 0, 2, 3), p.Span(2, 0, 1, 1)), b"l", (LARGE, SMALL), (0.1, 0.2)),)
+        ),
     ),
     "failures": (p.ToGateway, p.Failures((p.Failure(1, "overloaded", "full", 0.5),))),
     "status": (p.ToGateway, p.Status(3, {"models": {"m:1": {"rows": 1}}})),
     "worker-hello": (
         p.FromWorker,
         p.WorkerHello(
-            "w", "e", "m:1", 42, "cpu", True, (p.MethodState("__call__", True, True, ""),)
+            *("w", "e", "m:1", 42, "cpu", True),
+            (p.MethodState("__call__", True, True, "", ((1, 0.001),), (1, 8)),),
+            *("", "a class"),
         ),
     ),
     "leave": (p.FromWorker, p.Leave("signal 15")),
@@ -141,7 +145,7 @@ REFUSED: dict[str, list[p.Buffer]] = {
     "a-message-cut-short": [msgspec.msgpack.encode(("Hello", "name"))[:-1]],
     "text-that-is-no-utf-8": [b"\x92\xa5Hello\xa1\xff"],
     "a-length-beyond-the-message": [b"\x92\xa6Cancel\xdd\xff\xff\xff\xff"],
-    "too-many-request-fields": raw("Submit", [[*REQUEST, 1]]),
+    "too-many-request-fields": raw("Submit", [[*REQUEST, 0, 1]]),
     "too-few-request-fields": raw("Submit", [REQUEST[:-1]]),
     "a-negative-id": raw("Submit", [request_with(0, -1)]),
     "negative-rows": raw("Submit", [request_with(4, -1)]),
@@ -150,6 +154,8 @@ REFUSED: dict[str, list[p.Buffer]] = {
     "an-infinite-timeout": raw("Submit", [request_with(5, float("inf"))]),
     "a-timeout-that-is-no-number": raw("Submit", [request_with(5, float("nan"))]),
     "text-for-a-body": raw("Submit", [request_with(7, ["text"])]),
+    "a-priority-out-of-range": raw("Submit", [[*REQUEST, 9]]),
+    "a-priority-that-is-no-whole-number": raw("Submit", [[*REQUEST, 0.5]]),
     "a-structure-for-a-body": raw("Submit", [request_with(7, [[b""]])]),
     "a-bool-for-a-body": [*raw("Submit", [request_with(7, [True])]), b"frame"],
     "frame-0-for-a-body": raw("Submit", [request_with(7, [0])]),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tfrunner.errors import InvalidInput, ModelError, ProtocolError
+from tfrunner.objects import OBJECT
 from tfrunner.protocol import INLINE_BYTES
 from tfrunner.specs import DictSpec, TensorSpec
 from tfrunner.tensors import (
@@ -29,7 +30,7 @@ from tfrunner.tensors import (
     unpack,
 )
 
-NUMERIC = sorted(set(DTYPES) - {STRING})
+NUMERIC = sorted(set(DTYPES) - {STRING, OBJECT, "bfloat16"})  # the last: no strategy makes it
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 
 
@@ -133,7 +134,7 @@ def test_a_layout_comes_back_and_equal_ones_give_equal_bytes() -> None:
     [
         b"",
         b"\xc1",
-        encode_layout(Layout((Leaf("object", (1,)),))),
+        encode_layout(Layout((Leaf("float128", (1,)),))),
         encode_layout(Layout((Leaf("float32", (-1,)),))),
     ],
     ids=["empty", "no msgpack", "dtype", "negative size"],

@@ -13,22 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrunner.errors import InvalidInput, did_you_mean
+from tfrunner.binding import bind
+from tfrunner.errors import InvalidInput
+from tfrunner.padding import Short, pad
 from tfrunner.protocol import Buffer
-from tfrunner.specs import (
-    Argument,
-    DictSpec,
-    ListSpec,
-    MethodSpec,
-    Node,
-    NothingSpec,
-    TensorSpec,
-    TupleSpec,
-    leaves,
-    shape_text,
-)
-from tfrunner.tensors import DTYPES, STRING, Array, Layout, Leaf, encode_layout, to_body
-from tfrunner.values import to_array
+from tfrunner.specs import MethodSpec, TensorSpec, shape_text
+from tfrunner.tensors import Array, Layout, Leaf, encode_layout, leaf_of, to_body
+
+__all__ = ["Call", "bind", "call", "cast", "choose", "count_rows"]
 
 
 class Call(NamedTuple):
@@ -38,74 +30,91 @@ class Call(NamedTuple):
         layout: What must be equal for two calls to be merged.
         rows: How many rows it carries; 1 where the method is not batchable.
         bodies: The bytes of its tensors, broadcast parameters excepted.
+        cuts: What is cut off its outputs before the caller gets them.
     """
 
     layout: bytes
     rows: int
     bodies: tuple[Buffer, ...]
+    cuts: tuple[Short, ...] = ()
 
 
 def cast(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """Return the call of a method with these values.
 
     Args:
-        method: What is called.
+        method: What is called; of a polymorphic method the variant that fits best.
         args: Positional values, as the caller wrote them.
         kwargs: Values by argument name.
 
     Raises:
         InvalidInput: They do not fit the method's specification.
     """
+    if method.variants:
+        return call(*choose(method, args, kwargs))
     return call(method, bind(method, args, kwargs))
 
 
-def bind(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Array]:
-    """Return the method's input tensors, in the order of `specs.leaves`.
+def choose(
+    method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[MethodSpec, list[Array]]:
+    """Return the variant of a polymorphic method that fits the values, and its tensors.
 
-    Each has exactly the dtype of its specification, fits its shape, and is in C order. One
-    that already is so is returned itself, not copied. A method whose one argument is a
-    structure may also be called with the structure's parts: by name, or one after another;
-    and a list of named tensors may be given as a dict.
+    One that takes every array with the dtype that it has goes before one that needs a cast;
+    among equals the first one that was traced.
 
     Raises:
-        InvalidInput: A value is missing, unknown, or does not fit; the message says what was
-            expected and what was given.
+        InvalidInput: None fits; the message is that of the first.
     """
-    arguments = method.arguments
-    if len(arguments) == 1 and len(args) == 1 and not kwargs:
-        spec = arguments[0].spec
-        if type(spec) is TensorSpec:
-            return [_cast_leaf(args[0], spec, arguments[0].name)]
-    arrays: list[Array] = []
-    for argument, value in zip(arguments, _match(method, args, kwargs), strict=True):
-        _walk(value, argument.spec, argument.name, arrays)
-    return arrays
+    given = [value.dtype for value in (*args, *kwargs.values()) if isinstance(value, np.ndarray)]
+    fitting: list[tuple[MethodSpec, list[Array]]] = []
+    first: InvalidInput | None = None
+    for variant in method.of_variants():
+        try:
+            arrays = bind(variant, args, kwargs)
+        except InvalidInput as exc:
+            first = first or exc
+            continue
+        if given and all(dtype in [array.dtype for array in arrays] for dtype in given):
+            return variant, arrays
+        fitting.append((variant, arrays))
+    if fitting:
+        return fitting[0]
+    assert first is not None
+    raise InvalidInput(f"{first.message} ({method.name} has {len(method.variants)} more forms.)")
 
 
 def call(method: MethodSpec, arrays: Sequence[Array]) -> Call:
     """Return the call that carries these tensors, as `bind` returns them.
 
     For a batchable method the batch axis of every tensor of rank 1 or more is left open in
-    the layout; a tensor of rank 0 is a broadcast parameter and part of the layout.
+    the layout; a tensor of rank 0 is a broadcast parameter and part of the layout. Inputs of
+    variable length are filled up to their buckets.
 
     Raises:
         InvalidInput: A batchable method's tensors have different numbers of rows.
     """
+    cuts: tuple[Short, ...] = ()
+    if method.padding:
+        arrays, cuts = pad(method, arrays)
+    specs = _inputs(method)
     if not method.batchable:
-        parts = tuple((_name(array), array.shape, None) for array in arrays)
-        return Call(_encode(parts), 1, tuple(to_body(array) for array in arrays))
+        parts = tuple(_part(spec, array) for spec, array in zip(specs, arrays, strict=True))
+        bodies = tuple(map(_body, specs, arrays))
+        return Call(_encode(parts), 1, bodies, cuts)
     axis = method.batch_dim[0]
     rows = count_rows(method, arrays)
-    open_parts: list[tuple[str, tuple[int | None, ...], bytes | None]] = []
-    bodies: list[Buffer] = []
-    for array in arrays:
-        shape = array.shape
+    open_parts: list[Part] = []
+    filled: list[Buffer] = []
+    for spec, array in zip(specs, arrays, strict=True):
+        name, shape, _, rank = _part(spec, array)
+        body = _body(spec, array)
         if shape:
-            open_parts.append((_name(array), (*shape[:axis], None, *shape[axis + 1 :]), None))
-            bodies.append(to_body(array))
+            open_parts.append((name, (*shape[:axis], None, *shape[axis + 1 :]), None, rank))
+            filled.append(body)
         else:
-            open_parts.append((_name(array), (), bytes(to_body(array))))
-    return Call(_encode(tuple(open_parts)), rows, tuple(bodies))
+            open_parts.append((name, (), bytes(body), 0))
+    return Call(_encode(tuple(open_parts)), rows, tuple(filled), cuts)
 
 
 def count_rows(method: MethodSpec, arrays: Sequence[Array]) -> int:
@@ -135,14 +144,29 @@ def count_rows(method: MethodSpec, arrays: Sequence[Array]) -> int:
     return 1 if rows is None else rows
 
 
+Part = tuple[str, "tuple[int | None, ...]", "bytes | None", int]
+"""What a Leaf is made of."""
+
+
 @functools.lru_cache(maxsize=4096)
-def _encode(parts: tuple[tuple[str, tuple[int | None, ...], bytes | None], ...]) -> bytes:
+def _encode(parts: tuple[Part, ...]) -> bytes:
     return encode_layout(Layout(tuple(Leaf(*part) for part in parts)))
 
 
-def _name(array: Array) -> str:
-    """Return the name of a bound array's dtype."""
-    return STRING if array.dtype.hasobject else _dtype_name(array.dtype)
+@functools.lru_cache(maxsize=1024)
+def _inputs(method: MethodSpec) -> tuple[TensorSpec, ...]:
+    return tuple(method.inputs)
+
+
+def _part(spec: TensorSpec, array: Array) -> Part:
+    if not array.dtype.hasobject:
+        return _dtype_name(array.dtype), array.shape, None, 0
+    leaf = leaf_of(spec, array)
+    return leaf.dtype, leaf.shape, None, leaf.ragged_rank
+
+
+def _body(spec: TensorSpec, array: Array) -> Buffer:
+    return to_body(array, leaf_of(spec, array) if array.dtype.hasobject else None)
 
 
 @functools.lru_cache(maxsize=64)
@@ -151,137 +175,4 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def _leaf_name(method: MethodSpec, index: int) -> str:
-    tensors = [leaf for argument in method.arguments for leaf in leaves(argument.spec)]
-    return tensors[index].name
-
-
-def _match(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Return one value for each argument of the method, in their order."""
-    arguments = method.arguments
-    if len(arguments) == 1:
-        gathered = _gather(arguments[0], args, kwargs)
-        if gathered is not None:
-            return [gathered]
-    names = [argument.name for argument in arguments]
-    if len(args) > len(names):
-        raise InvalidInput(
-            f"{method.name} was given {len(args)} inputs; expected {len(names)}: {_list(names)}."
-        )
-    for name in kwargs:
-        if name not in names:
-            raise InvalidInput(
-                f"{method.name} has no input {name!r}.{did_you_mean(name, names)}"
-                f" It takes: {_list(names)}."
-            )
-        if name in names[: len(args)]:
-            raise InvalidInput(f"input {name!r} was given twice, by position and by name.")
-    missing = [name for name in names[len(args) :] if name not in kwargs]
-    if missing:
-        raise InvalidInput(
-            f"{method.name} was not given {_list(missing)}; expected: {_list(names)}."
-        )
-    return [*args, *(kwargs[name] for name in names[len(args) :])]
-
-
-def _gather(argument: Argument, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Return the value of the only argument from its parts, None if they are not given so."""
-    parts = _parts(argument.spec)
-    if not parts or argument.name in kwargs:
-        return None
-    if len(args) == 1 and not kwargs and isinstance(args[0], Mapping):
-        if isinstance(argument.spec, DictSpec):
-            return None
-        _check_keys(args[0], list(parts), argument.name)
-        return [args[0][name] for name in parts]
-    if args and not kwargs and len(args) == len(parts) > 1:
-        values = dict(zip(parts, args, strict=True))
-    elif not args and kwargs.keys() == parts.keys():
-        values = dict(kwargs)
-    else:
-        return None
-    if isinstance(argument.spec, DictSpec):
-        return {key: values[name] for name, key in parts.items()}
-    return [values[name] for name in parts]
-
-
-def _parts(spec: Node) -> dict[str, str]:
-    """Return callers' names of a structure's parts and its own keys, {} where there are none."""
-    if isinstance(spec, DictSpec):
-        return {key: key for key in spec.items}
-    if isinstance(spec, (ListSpec, TupleSpec)):
-        names = [child.name for child in spec.items if isinstance(child, TensorSpec)]
-        if len(names) == len(set(names)) == len(spec.items):
-            return {name: name for name in names}
-    return {}
-
-
-def _walk(value: Any, spec: Node, at: str, arrays: list[Array]) -> None:
-    """Append the tensors of a value to `arrays`; `at` says where in the input it stands."""
-    match spec:
-        case TensorSpec():
-            arrays.append(_cast_leaf(value, spec, at))
-        case DictSpec(items=mapping):
-            _check_keys(value, list(mapping), at)
-            for key, child in mapping.items():
-                _walk(value[key], child, f"{at}[{key!r}]", arrays)
-        case ListSpec(items=items) | TupleSpec(items=items):
-            if not isinstance(value, (list, tuple)) or len(value) != len(items):
-                size = f" of {len(value)}" if isinstance(value, (list, tuple)) else ""
-                raise InvalidInput(
-                    f"input {at!r} is a {type(value).__name__}{size}; "
-                    f"expected a list of {len(items)}."
-                )
-            for index, (child, inner) in enumerate(zip(items, value, strict=True)):
-                _walk(inner, child, f"{at}[{index}]", arrays)
-        case NothingSpec():
-            if value is not None:
-                raise InvalidInput(f"input {at!r} is a {type(value).__name__}; expected None.")
-
-
-def _check_keys(value: Any, keys: list[str], at: str) -> None:
-    if not isinstance(value, Mapping):
-        raise InvalidInput(
-            f"input {at!r} is a {type(value).__name__}; expected a dict with {_list(keys)}."
-        )
-    for key in value:
-        if key not in keys:
-            raise InvalidInput(
-                f"input {at!r} has no key {key!r}.{did_you_mean(str(key), keys)}"
-                f" It takes: {_list(keys)}."
-            )
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise InvalidInput(f"input {at!r} lacks {_list(missing)}; expected: {_list(keys)}.")
-
-
-def _cast_leaf(value: Any, spec: TensorSpec, at: str) -> Array:
-    """Return a value as the tensor that the specification asks for."""
-    dtype = DTYPES[spec.dtype]
-    if (
-        type(value) is np.ndarray
-        and value.dtype == dtype
-        and not dtype.hasobject
-        and value.flags.c_contiguous
-    ):
-        array: Array = value
-    else:
-        array = to_array(value, spec, at)
-    if spec.shape is not None and not _fits(array.shape, spec.shape):
-        raise InvalidInput(
-            f"input {at!r} has shape {shape_text(array.shape)}; expected "
-            f"{spec.dtype} {shape_text(spec.shape)}."
-        )
-    return array
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    if len(shape) != len(wanted):
-        return False
-    for size, want in zip(shape, wanted, strict=True):
-        if want is not None and want != size:
-            return False
-    return True
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names) if names else "no inputs"
+    return _inputs(method)[index].name

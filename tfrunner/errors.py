@@ -6,6 +6,8 @@ TFRunnerError                   internal              500
 ├── AlreadyExists               already_exists        409
 ├── TooLarge                    too_large             413
 ├── TooSlow                     too_slow              408
+├── NotAcceptable               not_acceptable        406
+├── UnsupportedForm             unsupported_form      415
 ├── ModelError                  model_error           500
 │   ├── OutOfMemory             out_of_memory         500
 │   └── PoisonRequest           poison_request        500
@@ -83,6 +85,20 @@ class TooSlow(TFRunnerError):
 
     code = "too_slow"
     status = 408
+
+
+class NotAcceptable(TFRunnerError):
+    """The answer cannot be given in a form that the caller accepts."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class UnsupportedForm(TFRunnerError):
+    """The request's body has a form that is not understood, or that the method cannot have."""
+
+    code = "unsupported_form"
+    status = 415
 
 
 class ModelError(TFRunnerError):

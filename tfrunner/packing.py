@@ -2,8 +2,10 @@
 
 Both ends of HTTP use it: the api process and the Python client. A numeric array is
 msgpack-numpy's map; a string tensor, which msgpack-numpy would pickle, is
-`{b"strings": [elements as bytes, C order], b"shape": [sizes]}`. Nothing is ever unpickled:
-an array of kind "O" is refused before msgpack-numpy sees it.
+`{b"strings": [elements as bytes, C order], b"shape": [sizes]}`; one of bfloat16, which
+NumPy's own types lack, is `{b"bfloat16": bytes, b"shape": [sizes]}`; a ragged one is
+`{b"rows": [arrays]}`. Nothing is ever
+unpickled: an array of kind "O" is refused before msgpack-numpy sees it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import math
 import re
 from typing import Any
 
+import ml_dtypes
 import msgpack
 import msgpack_numpy
 import numpy as np
 
 from tfrunner.errors import InvalidInput, ProtocolError
-from tfrunner.tensors import Array
+from tfrunner.ragged import Array, rows_array
 
 CONTENT_TYPE = "application/x-msgpack"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 _TYPE = re.compile(r"[<>|=]?(b1|[iufc](1|2|4|8|16)|[SU][1-9][0-9]*)")
 """NumPy's array protocol types that are accepted from a wire: no objects, no records."""
@@ -59,6 +63,8 @@ def _encode(value: Any) -> Any:
         raise TypeError(f"a {type(value).__name__} is neither an array nor plain data")
     if value.dtype.kind in "OSU":
         return _encode_strings(np.asarray(value))
+    if value.dtype == BFLOAT16:
+        return {b"bfloat16": value.tobytes(), b"shape": list(value.shape)}
     if not _TYPE.fullmatch(value.dtype.str):
         raise TypeError(f"an array of dtype {value.dtype} cannot be sent")
     return msgpack_numpy.encode(value)
@@ -66,6 +72,8 @@ def _encode(value: Any) -> Any:
 
 def _encode_strings(array: Array) -> dict[bytes, Any]:
     elements = []
+    if array.ndim == 1 and array.size and isinstance(array[0], np.ndarray):
+        return {b"rows": list(array)}
     for item in array.reshape(-1).tolist():
         data = item.encode() if isinstance(item, str) else item
         if not isinstance(data, bytes):
@@ -84,6 +92,10 @@ def _decode(value: dict[Any, Any]) -> Any:
         return array
     if b"strings" in value:
         return _decode_strings(value)
+    if b"rows" in value:
+        return rows_array(value[b"rows"])
+    if b"bfloat16" in value:
+        return np.frombuffer(value[b"bfloat16"], BFLOAT16).reshape(_sizes(value[b"shape"]))
     return value
 
 
@@ -129,7 +141,11 @@ def _decode_strings(value: dict[Any, Any]) -> Array:
         raise ProtocolError("the elements of a string tensor must be bytes")
     array: Array = np.empty(len(elements), dtype=object)
     array[:] = elements
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise ProtocolError(f"a string tensor of shape {shape!r} was refused")
-    shaped: Array = array.reshape(shape)
+    shaped: Array = array.reshape(_sizes(shape))
     return shaped
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ProtocolError(f"a tensor of shape {shape!r} was refused")
+    return tuple(shape)

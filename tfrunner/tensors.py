@@ -3,7 +3,8 @@
 A *layout* is what two requests must share to be merged: for each tensor its dtype and its
 shape, with None on the batch axis, and the value itself where it is a broadcast parameter.
 A *body* holds a tensor's bytes: little-endian, C order; strings as 4 bytes of length
-(little-endian) before each element.
+(little-endian) before each element; ragged tensors and plain values as `ragged` and `objects`
+say.
 """
 
 from __future__ import annotations
@@ -11,25 +12,28 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Sequence
+from typing import Any
 
+import ml_dtypes
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from tfrunner import objects, ragged
 from tfrunner.errors import InvalidInput, ModelError, ProtocolError
+from tfrunner.objects import OBJECT
 from tfrunner.protocol import INLINE_BYTES, Buffer
-from tfrunner.specs import Node
-
-Array = NDArray[np.generic]
+from tfrunner.ragged import Array as Array
+from tfrunner.specs import ANY, Node, TensorSpec
 
 STRING = "string"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {
     name: np.dtype(name).newbyteorder("<")
     for name in (
         *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
         *("float16", "float32", "float64", "complex64", "complex128"),
     )
-} | {STRING: np.dtype(object)}
+} | {"bfloat16": BFLOAT16, STRING: np.dtype(object), OBJECT: np.dtype(object)}
 
 
 class Leaf(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -37,13 +41,15 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
     Args:
         dtype: Name of the dtype.
-        shape: Sizes; None on the batch axis.
+        shape: Sizes; None on the batch axis. A ragged tensor's ragged axes are left out.
         value: The body itself, where it is part of the layout (a broadcast parameter).
+        ragged_rank: How many axes after the first are ragged.
     """
 
     dtype: str
     shape: tuple[int | None, ...]
     value: bytes | None = None
+    ragged_rank: int = 0
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -79,6 +85,8 @@ def decode_layout(data: bytes) -> Layout:
             raise ProtocolError(f"dtype {leaf.dtype!r} is not known")
         if any(size is not None and size < 0 for size in leaf.shape):
             raise ProtocolError(f"a layout has a negative size: {leaf.shape}")
+        if leaf.ragged_rank < 0 or (leaf.ragged_rank and not leaf.shape):
+            raise ProtocolError(f"a layout has a ragged tensor of rank {leaf.ragged_rank}")
     return layout
 
 
@@ -87,9 +95,45 @@ def dtype_name(array: Array) -> str:
     return STRING if array.dtype.kind in "OSU" else array.dtype.name
 
 
-def to_body(array: Array) -> Buffer:
-    """Return the bytes of an array; a large numeric one is not copied."""
-    if array.dtype.kind in "OSU":
+@functools.lru_cache(maxsize=64)
+def _numeric_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype.name)
+
+
+def leaf_of(spec: TensorSpec, array: Array) -> Leaf:
+    """Return the leaf of an array that has this specification, every size fixed."""
+    dtype = array.dtype
+    if not dtype.hasobject:
+        return Leaf(STRING if dtype.kind in "SU" else _numeric_name(dtype), array.shape)
+    if spec.ragged_rank:
+        inner = (spec.shape or ())[spec.ragged_rank + 1 :]
+        sizes = tuple(0 if size is None else size for size in inner)
+        return Leaf(spec.dtype, (len(array), *sizes), None, spec.ragged_rank)
+    return Leaf(OBJECT if spec.dtype == ANY else STRING, array.shape)
+
+
+def open_batch(leaf: Leaf, axis: int) -> Leaf:
+    """Return the leaf with any number of rows on an axis."""
+    shape = leaf.shape
+    return Leaf(leaf.dtype, (*shape[:axis], None, *shape[axis + 1 :]), None, leaf.ragged_rank)
+
+
+def to_body(array: Array, leaf: Leaf | None = None) -> Buffer:
+    """Return the bytes of an array; a large numeric one is not copied.
+
+    Args:
+        array: The tensor.
+        leaf: Needed for ragged tensors and plain values: objects are taken for text otherwise.
+
+    Raises:
+        InvalidInput: An object in it cannot be sent.
+    """
+    kind = array.dtype.kind
+    if kind in "OSU":
+        if leaf is not None and leaf.ragged_rank:
+            return ragged.to_body(array, leaf.ragged_rank, to_body)
+        if leaf is not None and leaf.dtype == OBJECT:
+            return objects.to_body(array)
         return _strings_to_body(array)
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
@@ -98,14 +142,21 @@ def to_body(array: Array) -> Buffer:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def from_body(body: Buffer, dtype: str, shape: tuple[int, ...]) -> Array:
+def from_body(body: Buffer, dtype: str, shape: tuple[int, ...], ragged_rank: int = 0) -> Array:
     """Return the array that a body holds; numeric ones are views and read-only.
 
     Raises:
         ProtocolError: The body's length does not fit the dtype and shape.
     """
+    if ragged_rank:
+        inner = shape[1:]
+        return ragged.from_body(
+            body, shape[0], ragged_rank, lambda data, count: from_body(data, dtype, (count, *inner))
+        )
     if dtype == STRING:
         return _strings_from_body(body, shape)
+    if dtype == OBJECT:
+        return objects.from_body(body, shape)
     try:
         return np.frombuffer(body, DTYPES[dtype]).reshape(shape)
     except (ValueError, KeyError) as exc:
@@ -123,15 +174,9 @@ def _strings_to_body(array: Array) -> bytes:
 
 
 def _strings_from_body(body: Buffer, shape: tuple[int, ...]) -> Array:
-    data, items, at = bytes(body), [], 0
-    while at + 4 <= len(data):
-        (size,) = struct.unpack_from("<I", data, at)
-        items.append(data[at + 4 : at + 4 + size])
-        at += 4 + size
+    items = list(objects.elements(bytes(body)))
     array = np.empty(len(items), dtype=object)
     array[:] = items
-    if at != len(data):
-        raise ProtocolError(f"a string body of {len(data)} bytes is cut short")
     try:
         return array.reshape(shape)
     except ValueError as exc:
@@ -160,7 +205,7 @@ def unpack(layout: Layout, bodies: Sequence[Buffer], rows: int) -> list[Array]:
         body = leaf.value if leaf.value is not None else next(remaining, None)
         if body is None:
             raise ProtocolError("a request has fewer bodies than its layout")
-        arrays.append(from_body(body, leaf.dtype, full_shape(leaf, rows)))
+        arrays.append(from_body(body, leaf.dtype, full_shape(leaf, rows), leaf.ragged_rank))
     if next(remaining, None) is not None:
         raise ProtocolError("a request has more bodies than its layout")
     return arrays

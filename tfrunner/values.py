@@ -5,38 +5,67 @@ The slow way of `casting`: what is not yet exactly the array that the specificat
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfrunner.errors import InvalidInput
-from tfrunner.specs import TensorSpec, shape_text
-from tfrunner.tensors import DTYPES, STRING, Array
+from tfrunner.objects import check_plain, from_any, to_any
+from tfrunner.specs import ANY, Node, TensorSpec, leaves, rebuild, shape_text
+from tfrunner.tensors import BFLOAT16, DTYPES, STRING, Array
 
 ACCEPTED = {"b": "b", "i": "bui", "u": "bui", "f": "buif", "c": "buifc"}
 """Kinds of NumPy dtypes that may become a number of each kind, if the values fit."""
 
 
-def to_array(value: Any, spec: TensorSpec, at: str) -> Array:
+def in_python(structure: Node, arrays: Sequence[Array]) -> Any:
+    """Return Python's form of a structure: nested arrays, and plain values where it has any."""
+    if type(structure) is TensorSpec and structure.dtype != ANY:
+        return arrays[0]
+    specs = leaves(structure)
+    forms: Iterator[Any] = (
+        from_any(array) if spec.dtype == ANY else array
+        for spec, array in zip(specs, arrays, strict=True)
+    )
+    return rebuild(structure, forms.__next__)
+
+
+def as_mapping(value: Any) -> Any:
+    """Return the columns of a data frame by name; any other value as it is."""
+    if isinstance(value, Mapping) or not (hasattr(value, "columns") and hasattr(value, "dtypes")):
+        return value
+    return {str(name): value[name] for name in value.columns}
+
+
+def to_array(value: Any, spec: TensorSpec, at: str, *, lenient: bool = False) -> Array:
     """Return the value with the specification's dtype, in C order; its shape is not checked.
 
     Args:
         value: A number, text, nested lists of them, an array, a tensor, or a data frame.
-        spec: What is expected.
+        spec: What is expected; a dense tensor, or ANY.
         at: The input's name, for messages.
+        lenient: Cast any number to any number, as Keras does.
 
     Raises:
         InvalidInput: The value is ragged, of another kind, or does not fit the dtype.
     """
+    if spec.dtype == ANY:
+        return _to_any(value, at)
     if spec.dtype == STRING:
         return _to_strings(_read(value, spec, at, objects=True), spec, at)
     array = _read(value, spec, at)
+    if array.dtype == BFLOAT16:
+        array = array.astype(np.float32)  # NumPy's own rules do not know its kind
     dtype = DTYPES[spec.dtype]
+    if lenient and array.dtype.kind in "biufc":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return array.astype(dtype, order="C")
     if array.size == 0 and not isinstance(value, np.ndarray) and array.dtype.kind == "f":
         array = array.astype(dtype)  # an empty list has no dtype of its own
     if array.dtype.kind == "O" or (array.dtype.kind == "f" and dtype.kind in "iu"):
         array = _read_exactly(value, array, dtype)
-    if array.dtype.kind not in ACCEPTED[dtype.kind]:
+    if array.dtype.kind not in ACCEPTED["f" if dtype == BFLOAT16 else dtype.kind]:
         raise _refuse(array, spec, at)
     if dtype.kind in "iu":
         _check_range(array, dtype, spec, at)
@@ -62,6 +91,20 @@ def _read(value: Any, spec: TensorSpec, at: str, *, objects: bool = False) -> Ar
         if isinstance(value, (list, tuple)):
             raise _ragged(spec, at) from exc
         raise InvalidInput(f"input {at!r} is a {source} that gives no array: {exc}") from exc
+    return array
+
+
+def _to_any(value: Any, at: str) -> Array:
+    """Return a value without a specification; refuse what cannot travel, here as elsewhere."""
+    array = to_any(value)
+    if array.dtype.hasobject:
+        for item in array if array.ndim else [array.item()]:
+            check_plain(item, at)
+    elif array.dtype.name not in DTYPES:
+        raise InvalidInput(
+            f"input {at!r} is an array of {array.dtype.name}, which cannot be sent; expected "
+            "numbers, text or plain values."
+        )
     return array
 
 
