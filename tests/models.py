@@ -159,3 +159,92 @@ def keras_list() -> Any:
     a = keras.layers.Input((2,), name="a")
     b = keras.layers.Input((2,), name="b")
     return keras.Model(inputs=[a, b], outputs=keras.layers.Add()([a, b]))
+
+
+class RaggedModel(tf.Module):
+    """Rows of up to five numbers each, and their sums."""
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.float64, ragged_rank=1)])
+    def predict_ragged(self, rows: Any) -> Any:
+        """Return the sum of each row, filled up with zeros to five."""
+        return tf.matmul(rows.to_tensor(0.0, shape=[None, 5]), tf.ones([5, 1], tf.float64))
+
+
+class TokenModel(tf.Module):
+    """Texts as numbers, of any length, filled up with 0."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="ids")])
+    def __call__(self, ids: Any) -> Any:
+        """Return double the numbers, and how many of a row are not 0."""
+        count = tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)
+        return {"doubled": ids * 2, "count": count}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, name="ids")])
+    def mean(self, ids: Any) -> Any:
+        """Return the mean of each row, to which every 0 contributes."""
+        return tf.reduce_mean(tf.cast(ids, tf.float32), axis=1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class SubclassedModel(keras.Model):  # type: ignore[misc]
+    """Five numbers to three, through layers that training changes."""
+
+    def __init__(self, units: int = 3, **options: Any) -> None:
+        super().__init__(**options)
+        self.units = units
+        self.normalize = keras.layers.BatchNormalization()
+        self.drop = keras.layers.Dropout(0.9)
+        self.dense = keras.layers.Dense(units)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Return three numbers for each row."""
+        return self.dense(self.drop(self.normalize(x, training=training), training=training))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5], tf.float32, name="features")])
+    def embed(self, features: Any) -> Any:
+        """Return the rows as the last layer sees them."""
+        return self.normalize(features)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor needs."""
+        return {**super().get_config(), "units": self.units}
+
+
+class TracedCallModel(keras.Model):  # type: ignore[misc]
+    """A model whose `call` is itself a tf.function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="ones")
+
+    @tf.function
+    def call(self, inputs: Any) -> Any:
+        """Return the sum of each row."""
+        return self.dense(inputs)
+
+
+class TwoArgumentsModel(keras.Model):  # type: ignore[misc]
+    """A dict, and numbers beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, pair: Any, scale: Any, training: bool = False) -> Any:
+        """Return left + right, scaled."""
+        return self.dense(pair["left"] + pair["right"][0]) * scale
+
+
+class WordModel(keras.Model):  # type: ignore[misc]
+    """Words to vectors, through a table of TensorFlow's and one of Keras'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table = tf.lookup.KeyValueTensorInitializer(["red", "green"], [1, 2], tf.string, tf.int64)
+        self.tables = {"colors": tf.lookup.StaticHashTable(table, 0)}
+        self.words = keras.layers.StringLookup(vocabulary=["red", "blue"])
+        self.scale = tf.Variable(10, dtype=tf.int64)
+
+    def call(self, words: Any) -> Any:
+        """Return a number for each word."""
+        return self.tables["colors"].lookup(words) * self.scale + self.words(words)

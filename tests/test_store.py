@@ -104,6 +104,17 @@ def test_equal_infos_give_equal_yaml() -> None:
     assert dump_info(info("m:v1")) == dump_info(info("m:v1"))
 
 
+def test_an_entry_of_an_older_release_is_read(store: Store) -> None:
+    """It does not say which module saved it, nor whether it was imported."""
+    put(store, "m:v1")
+    file = store.models / "m" / "v1" / "model.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(x for x in lines if not x.startswith(("module:", "imported:"))))
+    read = store.get("m").info
+    assert (read.module, read.imported) == ("tensorflow", False)
+    assert len(lines) - len(file.read_text().splitlines()) == 2
+
+
 def test_list_gives_all_those_of_a_name_or_one(filled: Store) -> None:
     """By name, the newest first."""
     assert tags(filled.list()) == [

@@ -270,6 +270,38 @@ def test_examples_by_method_may_hold_text(made: Any) -> None:
     assert read_examples(model.path / "none.npz", methods["total"]) is None
 
 
+def test_examples_may_be_ragged_or_of_other_numbers(made: Any, tf: Any) -> None:
+    """Ragged rows, bfloat16, and the variant of a polymorphic function that takes the example."""
+
+    class Half(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.bfloat16, name="x")])
+        def __call__(self, x: Any) -> Any:
+            return x * 2
+
+    class Either(tf.Module):  # type: ignore[misc]
+        @tf.function
+        def __call__(self, x: Any) -> Any:
+            return x + x
+
+    either = Either()
+    either(tf.constant([1.0]))
+    either(tf.constant(["a"]))
+    given = {
+        "ragged": (made.RaggedModel(), [[1, 2], [3]]),
+        "half": (Half(), [1.5, 2]),
+        "either": (either, np.array(["ab"])),
+    }
+    read = {}
+    for name, (module, example) in given.items():
+        model = tensorflow.save(module, name, example=example)
+        (method,) = model.spec.methods.values()
+        (read[name],) = read_examples(model.path / "examples.npz", method) or []
+    assert [row.tolist() for row in read["ragged"]] == [[1.0, 2.0], [3.0]]
+    assert read["ragged"][0].dtype == np.dtype("float64")
+    assert (read["half"].dtype.name, read["half"].tolist()) == ("bfloat16", [1.5, 2])
+    assert read["either"].tolist() == [b"ab"]
+
+
 def test_an_example_that_does_not_fit_or_fails_is_refused(made: Any, tf: Any) -> None:
     """What was saved must run on it."""
 
@@ -343,23 +375,30 @@ def test_traces_that_differ_in_size_are_described_as_one(made: Any) -> None:
 
 
 def test_what_cannot_be_served_is_refused(made: Any, tf: Any) -> None:
-    """Ragged inputs, subclassed Keras models without inputs, objects of no TensorFlow."""
+    """Sparse inputs, objects of no TensorFlow."""
 
-    class Ragged(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.float32)])
+    class Sparse(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.SparseTensorSpec([None, None], tf.float32)])
         def __call__(self, x: Any) -> Any:
-            return tf.reduce_sum(x)
+            return tf.sparse.reduce_sum(x)
 
-    class Subclassed(made.keras.Model):  # type: ignore[misc, name-defined]
-        def call(self, x: Any) -> Any:
-            return x
-
-    with pytest.raises(InvalidInput, match="RaggedTensorSpec; expected a dense tensor"):
-        tensorflow.save(Ragged(), "m")
-    with pytest.raises(InvalidInput, match="no defined inputs"):
-        tensorflow.save(Subclassed(), "m")
+    with pytest.raises(InvalidInput, match="SparseTensorSpec"):
+        tensorflow.save(Sparse(), "m")
     with pytest.raises(InvalidInput, match="cannot save this object"):
         tensorflow.save(object(), "m")
+
+
+def test_ragged_rows_can_be_merged_on_axis_0_only(made: Any) -> None:
+    """Their other axes have no common length."""
+    method = tensorflow.save(
+        made.RaggedModel(), "m", signatures={"predict_ragged": {"batchable": True}}
+    ).spec.methods["predict_ragged"]
+    (argument,) = method.arguments
+    assert argument.spec == TensorSpec("rows", "float64", (None, None), ragged_rank=1)
+    assert method.batchable
+    wrong = {"predict_ragged": {"batchable": True, "batch_dim": (1, 0)}}
+    with pytest.raises(InvalidInput, match="is ragged: its rows are on axis 0"):
+        tensorflow.save(made.RaggedModel(), "m", signatures=wrong)
 
 
 def test_a_loaded_model_computes_what_the_saved_one_did(made: Any, tf: Any) -> None:

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tfrunner.errors as errors
     import tfrunner.io as io
+    import tfrunner.keras as keras
     import tfrunner.models as models
     import tfrunner.tensorflow as tensorflow
     import tfrunner.testing as testing
     from tfrunner.client import AsyncClient, Client
+    from tfrunner.runnable import Runnable
     from tfrunner.runner import Runner
     from tfrunner.service import Service
     from tfrunner.store import Model
     from tfrunner.tags import Tag
 
-_MODULES = ("errors", "io", "models", "tensorflow", "testing")
+_MODULES = ("errors", "io", "keras", "models", "tensorflow", "testing")
 _NAMES = {
     "AsyncClient": "tfrunner.client",
     "Client": "tfrunner.client",
     "Model": "tfrunner.store",
+    "Runnable": "tfrunner.runnable",
     "Runner": "tfrunner.runner",
     "Service": "tfrunner.service",
     "Tag": "tfrunner.tags",
@@ -35,11 +38,13 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Model",
+    "Runnable",
     "Runner",
     "Service",
     "Tag",
     "errors",
     "io",
+    "keras",
     "models",
     "tensorflow",
     "testing",

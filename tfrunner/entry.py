@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import yaml
 
-from tfrunner.errors import CorruptModel
+from tfrunner.custom_objects import CUSTOM_OBJECTS_FILE, read_custom_objects
+from tfrunner.errors import CorruptModel, StateError
+from tfrunner.hashes import FileInfo, hash_file
+from tfrunner.options import ModelOptions
 from tfrunner.specs import MethodSpec, ModelSpec
 from tfrunner.tags import Tag
 
@@ -24,13 +26,6 @@ EXAMPLES_FILE = "examples.npz"
 FORMAT = 1
 
 
-class FileInfo(msgspec.Struct, frozen=True):
-    """Size in bytes and SHA-256 (hex) of a stored file."""
-
-    size: int
-    sha256: str
-
-
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What `model.yaml` holds.
 
@@ -38,6 +33,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         format: Version of this format.
         serial: 1, 2, 3, ... within the name, in the order of saving.
         creation_time: UTC, ISO 8601.
+        module: "tensorflow" or "keras": whose `save` wrote it.
+        imported: Whether it came out of an archive, so that somebody else may have written it.
         methods: Specification of each method.
         framework: Versions of what wrote the model: python, tensorflow, keras, ...
         files: The other files of the entry, by path relative to it.
@@ -48,6 +45,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     serial: int = 0
     creation_time: str
+    module: str = "tensorflow"
+    imported: bool = False
     methods: dict[str, MethodSpec]
     labels: dict[str, str] = {}
     metadata: dict[str, Any] = {}
@@ -66,11 +65,14 @@ class Model:
     Args:
         info: What its `model.yaml` holds.
         path: The version's folder.
+        options: How its runners call it; not stored.
     """
 
-    def __init__(self, info: ModelInfo, path: Path) -> None:
+    def __init__(self, info: ModelInfo, path: Path, options: ModelOptions | None = None) -> None:
         self.info = info
         self.path = path
+        self.options = options or ModelOptions()
+        self._custom_objects: dict[str, Any] | None = None
 
     @property
     def tag(self) -> Tag:
@@ -106,6 +108,16 @@ class Model:
         return datetime.fromisoformat(self.info.creation_time)
 
     @property
+    def custom_objects(self) -> dict[str, Any]:
+        """The objects given when saving; {} if none. Read at first use, from this machine's store.
+
+        Raises:
+            StateError: The model was imported. See `load_custom_objects`.
+            CorruptModel: They cannot be read.
+        """
+        return self.load_custom_objects()
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.size for file in self.info.files.values())
@@ -121,28 +133,96 @@ class Model:
         Raises:
             CorruptModel: One has changed or is missing.
         """
-        found = hash_files(self.path)
-        for name, expected in self.info.files.items():
-            if found.get(name) != expected:
-                raise CorruptModel(
-                    f"{self.path / name} is not the file that was saved: "
-                    "its hash differs. Save the model again."
-                )
+        for name in self.info.files:
+            self._check_hash(name)
 
-    def to_runner(self, *, name: str | None = None) -> Runner:
+    def _check_hash(self, name: str) -> None:
+        """Check one file of the entry against its hash."""
+        file = self.path / name
+        if not file.is_file() or hash_file(file) != self.info.files[name]:
+            raise CorruptModel(
+                f"{file} is not the file that was saved: its hash differs. Save the model again."
+            )
+
+    def with_options(self, options: ModelOptions | None = None, /, **changes: Any) -> Model:
+        """Return the same model, called in another way by its runners.
+
+        Args:
+            options: All of them; by default those that it has.
+            changes: `partial_kwargs`: by method, arguments that hold where a caller gives no
+                others.
+
+        Raises:
+            ConfigError: There is no such option, or its value has the wrong type.
+        """
+        changed = (options or self.options).with_options(**changes)
+        return Model(self.info, self.path, changed)
+
+    def to_runner(
+        self,
+        *,
+        name: str | None = None,
+        max_batch_size: int | None = None,
+        max_latency_ms: float | None = None,
+        method_configs: Mapping[str, Any] | None = None,
+        embedded: bool = False,
+    ) -> Runner:
         """Return a runner of this model.
 
         Args:
             name: The runner's name; the model's name by default.
+            max_batch_size: Most rows in one batch of the server's.
+            max_latency_ms: Milliseconds after which a call fails that gives no timeout.
+            method_configs: The two before, by method.
+            embedded: Load the model in each api process: no worker, no batching.
+
+        Raises:
+            ConfigError: An option is unknown or out of range.
         """
         from tfrunner.runner import Runner
 
-        return Runner(self, name=name)
+        return Runner(
+            self,
+            name=name,
+            max_batch_size=max_batch_size,
+            max_latency_ms=max_latency_ms,
+            method_configs=method_configs,
+            embedded=embedded,
+        )
+
+    def load_custom_objects(self, *, trust: bool = False) -> dict[str, Any]:
+        """Return the objects given when saving; {} if none. Runs the code that they bring.
+
+        Args:
+            trust: Also where the model was imported, because you know who made the archive.
+
+        Raises:
+            StateError: The model was imported, and `trust` is not given.
+            CorruptModel: They cannot be read, or are not those that were saved.
+        """
+        if self._custom_objects is None:
+            if CUSTOM_OBJECTS_FILE not in self.info.files:
+                return {}
+            if self.info.imported and not trust:
+                raise StateError(
+                    f"the custom objects of {self.tag} were not loaded: the model was imported, "
+                    "and reading a pickle runs whatever code its author put into it, with your "
+                    "rights. If you trust where the archive came from, call "
+                    "model.load_custom_objects(trust=True). Serving the model does not need them."
+                )
+            self._check_hash(CUSTOM_OBJECTS_FILE)
+            self._custom_objects = read_custom_objects(self.path / CUSTOM_OBJECTS_FILE)
+        return self._custom_objects
 
     def load_model(self, device_name: str = "/device:CPU:0") -> Any:
-        """Return the restored TensorFlow object. Imports TensorFlow."""
-        from tfrunner import tensorflow
+        """Return the Keras model if `tfrunner.keras` saved it, else the restored object.
 
+        Imports TensorFlow.
+        """
+        from tfrunner import keras, tensorflow
+
+        if self.info.module == "keras":
+            return keras.load_model(self, device_name)
         return tensorflow.load_model(self, device_name)
 
     def __eq__(self, other: object) -> bool:
@@ -208,17 +288,3 @@ def dump_info(info: ModelInfo) -> str:
     """Return the text of `model.yaml`; equal infos give equal texts."""
     plain: Mapping[str, Any] = msgspec.json.decode(msgspec.json.encode(info))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def hash_files(folder: Path) -> dict[str, FileInfo]:
-    """Return size and hash of every file below a folder, except `model.yaml`."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / INFO_FILE:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(2**20):
-                    digest.update(chunk)
-            name = path.relative_to(folder).as_posix()
-            found[name] = FileInfo(path.stat().st_size, digest.hexdigest())
-    return found

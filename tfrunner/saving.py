@@ -11,6 +11,13 @@ import msgspec
 import numpy as np
 
 from tfrunner.errors import InvalidInput, did_you_mean
+from tfrunner.lengths import (
+    CutOptions,
+    PaddingOptions,
+    apply_lengths,
+    check_cuts,
+    check_padding,
+)
 from tfrunner.specs import MethodSpec, TensorSpec, leaves, shape_text
 
 
@@ -19,10 +26,12 @@ class MethodOptions(msgspec.Struct, frozen=True):
 
     batchable: bool = False
     batch_dim: tuple[int, int] = (0, 0)
+    padding: dict[str, PaddingOptions] = {}
+    cuts: dict[str, CutOptions] = {}
 
 
 _ALIASES = {"batchdim": "batch_dim"}
-_KEYS = ("batchable", "batch_dim")
+_KEYS = ("batchable", "batch_dim", "padding", "cut")
 
 
 def check_signatures(signatures: Mapping[str, Any] | None) -> dict[str, MethodOptions] | None:
@@ -60,7 +69,12 @@ def _check_options(name: Any, options: Any) -> MethodOptions:
     batchable = given.get("batchable", False)
     if not isinstance(batchable, bool):
         raise InvalidInput(f"batchable of {name!r} is {batchable!r}; expected True or False.")
-    return MethodOptions(batchable, _check_batch_dim(name, given.get("batch_dim", 0)))
+    return MethodOptions(
+        batchable,
+        _check_batch_dim(name, given.get("batch_dim", 0)),
+        check_padding(name, given.get("padding", {})),
+        check_cuts(name, given.get("cut", {})),
+    )
 
 
 def _check_batch_dim(name: str, value: Any) -> tuple[int, int]:
@@ -77,11 +91,15 @@ def apply_options(method: MethodSpec, options: MethodOptions) -> MethodSpec:
     """Return the method as `signatures` wants it.
 
     Raises:
-        InvalidInput: It shall be batchable, but its inputs or outputs cannot carry rows.
+        InvalidInput: It shall be batchable, but its inputs or outputs cannot carry rows; or an
+            input cannot be filled up as it shall be.
     """
     if options.batchable:
         _check_batchable(method, options.batch_dim)
-    return msgspec.structs.replace(method, batchable=options.batchable, batch_dim=options.batch_dim)
+    chosen = msgspec.structs.replace(
+        method, batchable=options.batchable, batch_dim=options.batch_dim
+    )
+    return apply_lengths(chosen, options.padding, options.cuts)
 
 
 def _check_batchable(method: MethodSpec, batch_dim: tuple[int, int]) -> None:
@@ -101,6 +119,11 @@ def _check_batchable(method: MethodSpec, batch_dim: tuple[int, int]) -> None:
 
 def _check_axis(leaf: TensorSpec, axis: int, at: str) -> None:
     """Check that a tensor can have any number of rows on an axis."""
+    if leaf.ragged_rank and axis != 0:
+        raise InvalidInput(
+            f"{at} is ragged: its rows are on axis 0, so they cannot be merged on axis {axis}. "
+            "Use batch_dim 0, or save the method with batchable=False."
+        )
     if leaf.shape is None:
         return
     if len(leaf.shape) <= axis:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from tfrunner.entry import INFO_FILE, Model, ModelInfo, dump_info, hash_files, read_model
+from tfrunner.entry import INFO_FILE, Model, ModelInfo, dump_info, read_model
 from tfrunner.errors import (
     AlreadyExists,
     CorruptModel,
@@ -30,6 +30,7 @@ from tfrunner.errors import (
     NotFound,
     did_you_mean,
 )
+from tfrunner.hashes import hash_files
 from tfrunner.tags import LATEST, Tag, is_tag_part
 
 __all__ = ["Model", "Store"]
@@ -159,7 +160,7 @@ class Store:
         Raises:
             AlreadyExists: The version is taken.
         """
-        files = hash_files(folder)
+        files = {name: file for name, file in hash_files(folder).items() if name != INFO_FILE}
         target = self._path(info.tag)
         with self._locked(info.name) as lock:
             self.check_free(info.tag)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tfrunner.config import home as default_home
-from tfrunner.entry import SAVED_MODEL, Model, ModelInfo
-from tfrunner.errors import InvalidInput
-from tfrunner.framework import import_tensorflow, versions
-from tfrunner.saving import check_labels, check_signatures, plain
+from tfrunner.entry import SAVED_MODEL, Model
+from tfrunner.filing import Request, file_model, one_of
+from tfrunner.framework import import_tensorflow
+from tfrunner.options import ModelOptions
 from tfrunner.store import Store
-from tfrunner.tags import LATEST, Tag, new_version
+from tfrunner.tags import Tag
 
-__all__ = ["delete", "get", "list", "load_model", "save", "save_model"]
+__all__ = ["ModelOptions", "delete", "get", "list", "load_model", "save", "save_model"]
+
+MODULE = "tensorflow"
+"""What `model.yaml` calls this module."""
 
 
 def save(
@@ -32,6 +34,8 @@ def save(
     tf_save_options: Any = None,
     labels: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    external_modules: Any = None,
     example: Any = None,
     home: Path | None = None,
 ) -> Model:
@@ -41,17 +45,27 @@ def save(
     was saved can be served.
 
     Args:
-        model: A tf.Module, a Keras Sequential or functional model, or any trackable object.
+        model: A tf.Module, a Keras model, or any trackable object; or the path of a SavedModel
+            folder (stored as it is, whichever version of TensorFlow wrote it), of a .keras
+            file or of a .h5 file. A subclassed Keras model must have been called, or needs
+            `example` or `tf_signature`.
         name: Its name, or `name:version`; a version is made up where none is given. Model
             and name may be given in either order.
         signatures: For each method to serve: {"batchable": bool, "batch_dim": axis or
             (input axis, output axis)}. By default every tf.function, not batchable.
+            Inputs of variable length, filled up so that requests can be merged: "padding":
+            {input: {"axis": 1, "value": 0, "buckets": [16, 32]}}; outputs cut back to the
+            length that an input had: "cut": {output: {"axis": 1, "like": input}}.
         tf_signature: What `tf.saved_model.save` takes as `signatures`, or a dict of
-            tf.TensorSpecs by argument name for a `__call__` that has no signature.
+            tf.TensorSpecs by argument name for a `__call__` that has no signature, or for a
+            Keras model.
         tf_signatures: The same.
         tf_save_options: What `tf.saved_model.save` takes as `options`.
         labels: Text by name.
         metadata: Anything that YAML holds; NumPy values are converted.
+        custom_objects: Objects by name, pickled beside the model: `model.custom_objects`. Also
+            what a .keras or .h5 file needs to be loaded. Serving never reads them.
+        external_modules: Modules whose code is stored with the custom objects.
         example: Inputs to warm up with: one value, a tuple (by position), a dict by argument
             name, or a dict of these by method.
         home: Folder of the store; by default `$TFRUNNER_HOME`, where models are looked up.
@@ -64,36 +78,18 @@ def save(
         NotFound: A method named in `signatures` does not exist.
         AlreadyExists: The version is taken.
     """
-    model, tag = _in_order(model, name)
-    if tf_signature is not None and tf_signatures is not None:
-        raise InvalidInput("tf_signature and tf_signatures are the same; give one of them.")
-    options = check_signatures(signatures)
-    checked_labels, checked_metadata = check_labels(labels), plain(dict(metadata or {}))
-    store = Store(home or default_home())
-    tag = Tag(tag.name, tag.version or new_version())
-    store.check_free(tag)
-    import_tensorflow()
-    from tfrunner.writing import write_saved_model
-
-    with store.new() as folder:
-        methods = write_saved_model(
-            model,
-            folder,
-            options=options,
-            tf_signatures=tf_signatures if tf_signature is None else tf_signature,
-            tf_save_options=tf_save_options,
-            example=example,
-        )
-        info = ModelInfo(
-            name=tag.name,
-            version=str(tag.version),
-            creation_time=datetime.now(timezone.utc).isoformat(),
-            methods=methods,
-            labels=checked_labels,
-            metadata=checked_metadata,
-            framework=versions(),
-        )
-        return store.commit(folder, info)
+    request = Request(
+        module=MODULE,
+        signatures=signatures,
+        tf_signatures=one_of(tf_signature, tf_signatures),
+        tf_save_options=tf_save_options,
+        labels=labels,
+        metadata=metadata,
+        example=example,
+        custom_objects=custom_objects,
+        external_modules=external_modules,
+    )
+    return file_model(model, name, request, home=home)
 
 
 def save_model(name: str | Tag, model: Any, **options: Any) -> Model:
@@ -143,18 +139,3 @@ def _grow_memory(tf: Any) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             return
-
-
-def _in_order(model: Any, name: Any) -> tuple[Any, Tag]:
-    """Return model and tag, in whichever order they were given."""
-    if isinstance(model, (str, Tag)):
-        model, name = name, model
-    if isinstance(model, (str, Tag)) or not isinstance(name, (str, Tag)):
-        raise InvalidInput(
-            "save takes a model and a name: save(model, 'my_model'); got "
-            f"{type(model).__name__} and {type(name).__name__}."
-        )
-    tag = Tag.parse(name)
-    if tag.version == LATEST:
-        raise InvalidInput(f"{LATEST!r} always means the newest version; choose another.")
-    return model, tag
