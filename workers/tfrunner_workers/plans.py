@@ -1,10 +1,10 @@
 """Plans: the ways to execute a method. The fastest that agrees with the reference is kept.
 
-The reference is the restored function. A frozen graph in a session gives the same numbers
-with less work around them: for small models a multiple of the speed. Nothing is believed:
-every plan is compared with the reference on rows that differ, at several sizes, then timed
-against it in turn at one row, eight and the largest batch. What cannot be frozen, disagrees,
-or is not clearly faster leaves the reference.
+The reference is the restored function (a session, where only that could load the model).
+Nothing is believed: every other way is compared with the reference on rows that differ, at
+several sizes, then timed against it in turn at one row, eight and the largest batch. What
+cannot be built, disagrees, or is not clearly faster leaves the reference, and the reason is
+said. A plan that was chosen before on such a device is only compared again, not timed.
 """
 
 from __future__ import annotations
@@ -12,45 +12,21 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from tfrunner.specs import (
-    DictSpec,
-    ListSpec,
-    MethodSpec,
-    Node,
-    NothingSpec,
-    TensorSpec,
-    TupleSpec,
-    leaves,
-)
+from tfrunner.specs import MethodSpec, TensorSpec, leaves
 from tfrunner.tensors import Array
-from tfrunner_workers import samples, signatures
-from tfrunner_workers.freezing import (
-    MULTI_THREADED,
-    SINGLE_THREADED,
-    Frozen,
-    Run,
-    freeze,
-    in_session,
-    variable_bytes,
-)
-from tfrunner_workers.hosted import Method, Output, describe
+from tfrunner_workers import samples
+from tfrunner_workers.hosted import Method, describe
 from tfrunner_workers.probe import is_close
 from tfrunner_workers.savedmodel import LoadedModel
+from tfrunner_workers.ways import Build, Plan, Settings, Ways, find_ways
 
 logger = logging.getLogger("tfrunner.worker")
 
 REFERENCE = "reference"
-PLANS = {"frozen": MULTI_THREADED, "frozen, single-threaded executor": SINGLE_THREADED}
-
-FREEZE_BYTES = 128 * 2**20
-"""Variables above it are not frozen: 0.4 GB took 35 s and 6.5 GB of memory, 2.2 GB fails."""
 
 GAIN = 1.1
 """A plan replaces the reference only if it is so many times faster: noise decides nothing."""
@@ -61,161 +37,268 @@ SECONDS = 0.25
 RUNS = 15
 """How often a plan is timed at each size, if that is not too slow."""
 
+BETWEEN = 3
+"""Rows at which plans are compared too, since ways that fill rows up fill none up at 1, 8, 64."""
 
-class Choice(NamedTuple):
-    """How a method is executed.
+
+Clock = Callable[[], float]
+
+Cases = dict[int, list[Array]]
+"""A method's inputs, by rows."""
+
+
+class Record(NamedTuple):
+    """How a method is executed, and why.
 
     Args:
+        method: Its name.
         plan: Name of the plan.
-        run: What executes it.
-        reason: Why this one.
+        gain: How many times as fast as the reference, over all sizes; 1 for the reference, 0
+            where it was not timed.
+        reason: Why this one, and why others are not used.
+        seconds: Median of one run, by plan and rows; empty where nothing was timed.
     """
 
+    method: str
     plan: str
-    run: Method
+    gain: float
     reason: str
+    seconds: dict[str, dict[int, float]]
 
 
-def choose_all(model: LoadedModel, *, limit: int, threads: int) -> None:
+class Trial(NamedTuple):
+    """What became of the ways that were tried.
+
+    Args:
+        plans: Those that agree with the reference.
+        failures: Why the others are not used, by name.
+    """
+
+    plans: dict[str, Plan]
+    failures: dict[str, str]
+
+
+def choose_all(
+    model: LoadedModel, settings: Settings, *, known: Mapping[str, str] | None = None
+) -> list[Record]:
     """Give every method of a loaded model its fastest plan that agrees with the reference.
 
     Args:
         model: Its `methods` are replaced.
-        limit: Most rows in one batch.
-        threads: Threads that the worker may use.
+        settings: What plans are built for.
+        known: Plans that were chosen before on such a device, by method: they are taken if
+            they still agree, without being timed.
+
+    Returns:
+        What was chosen for each method.
     """
     changes = [name for name, method in model.spec.methods.items() if not method.repeatable]
+    records = []
     for name, method in model.spec.methods.items():
-        reference = model.methods[name]
         if changes:
-            choice = Choice(REFERENCE, reference, f"{changes[0]} changes variables at run time")
+            reason = f"{changes[0]} changes variables at run time"
+            record = Record(name, REFERENCE, 1.0, reason, {})
         else:
-            try:
-                choice = _choose(model, method, reference, limit=limit, threads=threads)
-            except Exception as exc:
-                choice = Choice(REFERENCE, reference, f"no other plan: {describe(exc)}")
-        model.methods[name] = choice.run
-        logger.info("%s: plan %s: %s", name, choice.plan, choice.reason)
+            record = _choose(model, method, settings, known=(known or {}).get(name))
+        logger.info("%s: plan %s: %s", name, record.plan, record.reason)
+        records.append(record)
+    return records
 
 
 def _choose(
-    model: LoadedModel, method: MethodSpec, reference: Method, *, limit: int, threads: int
-) -> Choice:
-    traces = signatures.similar_traces(signatures.find(model.restored, method.name))
-    if len(traces) != 1 or method.output is None:
-        return Choice(REFERENCE, reference, "it has several traces, or an unknown output")
-    size = variable_bytes(traces[0])
-    if size > FREEZE_BYTES:
-        return Choice(REFERENCE, reference, f"{size / 2**20:.0f} MB of variables are too many")
-    order = list(_order(_numbered(traces[0].structured_outputs), method.output))
-    frozen = freeze(traces[0])
-    inputs = sum(1 for argument in method.arguments for _ in leaves(argument.spec))
-    if len(frozen.inputs) != inputs or sorted(order) != list(range(len(frozen.outputs))):
-        return Choice(REFERENCE, reference, "its frozen graph has other inputs or outputs")
+    model: LoadedModel, method: MethodSpec, settings: Settings, *, known: str | None
+) -> Record:
+    """Give one method the known plan if it still agrees, else the fastest that agrees."""
+    if known == REFERENCE:
+        return Record(method.name, REFERENCE, 0.0, "it was chosen before", {})
+    try:
+        ways = find_ways(model, method, settings)
+        recalled = recall(model, method, ways, known=known, limit=settings.limit)
+        return recalled or choose(model, method, ways, limit=settings.limit)
+    except Exception as exc:
+        return Record(method.name, REFERENCE, 1.0, f"no other plan: {_reason(exc)}", {})
+
+
+def recall(
+    model: LoadedModel, method: MethodSpec, ways: Ways, *, known: str | None, limit: int
+) -> Record | None:
+    """Give one method the plan that was chosen before; None if it does not agree any more.
+
+    Args:
+        model: Its method is replaced.
+        method: Which one.
+        ways: What may be built.
+        known: Name of the plan.
+        limit: Most rows in one batch.
+
+    Raises:
+        InvalidInput: No inputs can be made up to compare plans with.
+    """
+    build = next((group[known] for group in ways if known in group), None) if known else None
+    if known is None or build is None:
+        return None
+    trial = _try({known: build}, model.methods[method.name], _cases(model, method, limit))
+    if not trial.plans:
+        return None
+    model.methods[method.name] = trial.plans[known].run
+    return Record(method.name, known, 0.0, "it was chosen before, and still agrees", {})
+
+
+def choose(
+    model: LoadedModel,
+    method: MethodSpec,
+    ways: Ways,
+    *,
+    limit: int,
+    clock: Clock = time.perf_counter,
+) -> Record:
+    """Give one method its fastest plan that agrees with the reference.
+
+    Args:
+        model: Its method is replaced.
+        method: Which one.
+        ways: What may be tried beside the reference.
+        limit: Most rows in one batch.
+        clock: Gives seconds.
+
+    Raises:
+        InvalidInput: No inputs can be made up to compare plans with.
+    """
     cases = _cases(model, method, limit)
-    plans: dict[str, Method] = {}
-    for name, executor in PLANS.items():
-        plan = _plan(frozen, method.output, order, executor=executor, threads=threads)
-        if _agrees(plan, reference, cases):
+    reference = model.methods[method.name]
+    trial = _try_ways(ways, reference, cases)
+    record = _fastest(method.name, reference, trial, cases, clock)
+    for name, plan in trial.plans.items():
+        if name == record.plan:
+            model.methods[method.name] = plan.run
+        else:
+            plan.close()
+    return record
+
+
+def _try_ways(ways: Ways, reference: Method, cases: Cases) -> Trial:
+    """Try one group of ways after the other, until one agrees with the reference."""
+    failures: dict[str, str] = {}
+    for group in ways:
+        trial = _try(group, reference, cases)
+        failures.update(trial.failures)
+        if trial.plans:
+            return Trial(trial.plans, failures)
+    return Trial({}, failures)
+
+
+def _try(ways: Mapping[str, Build], reference: Method, cases: Cases) -> Trial:
+    """Build ways and compare each with the reference; what fails does no harm."""
+    plans, failures = {}, {}
+    for name, build in ways.items():
+        try:
+            plan = build()
+        except Exception as exc:
+            failures[name] = _reason(exc)
+            continue
+        if reason := _disagreement(plan.run, reference, cases):
+            failures[name] = reason
+            plan.close()
+        else:
             plans[name] = plan
-    if not plans:
-        return Choice(REFERENCE, reference, "the frozen graph gives other outputs")
-    return _fastest(reference, plans, cases)
+    return Trial(plans, failures)
 
 
-def _plan(frozen: Frozen, output: Node, order: list[int], *, executor: str, threads: int) -> Method:
-    run: Run = in_session(frozen, executor=executor, threads=threads)
-
-    def execute(arrays: list[Array]) -> Output:
-        values = run(arrays)
-        return Output([_array(values[index]) for index in order], output)
-
-    return execute
-
-
-def _array(value: Any) -> Array:
-    """Return what a session fetched as an array; a lone text becomes an array of objects."""
-    if isinstance(value, np.ndarray):
-        return value
-    array: Array = np.array(value, dtype=object if isinstance(value, bytes) else None)
-    return array
-
-
-def _numbered(structure: Any) -> Any:
-    """Return a function's outputs with each tensor replaced by its number in the graph."""
-    numbers: Iterator[int] = iter(range(10**6))
-    return tf.nest.map_structure(lambda value: None if value is None else next(numbers), structure)
+def _disagreement(plan: Method, reference: Method, cases: Cases) -> str:
+    """Return how a plan differs from the reference, "" if it gives the same."""
+    for arrays in cases.values():
+        expected = reference(arrays)
+        try:
+            got = plan(arrays)
+        except Exception as exc:
+            return f"it fails: {_reason(exc)}"
+        if got.structure != expected.structure or len(got.arrays) != len(expected.arrays):
+            return "it gives another structure of outputs"
+        for leaf, one, other in zip(
+            leaves(expected.structure), got.arrays, expected.arrays, strict=True
+        ):
+            if not _is_same(leaf, one, other):
+                return f"it gives another output {leaf.name!r}"
+    return ""
 
 
-def _order(numbers: Any, node: Node) -> Iterator[int]:
-    """Yield the numbers of a function's outputs in the order of the specification's leaves."""
-    match node:
-        case TensorSpec():
-            yield int(numbers)
-        case DictSpec(items=mapping):
-            for key, child in mapping.items():
-                yield from _order(numbers[key], child)
-        case ListSpec(items=items) | TupleSpec(items=items):
-            for value, child in zip(numbers, items, strict=True):
-                yield from _order(value, child)
-        case NothingSpec():
-            return
+def _is_same(leaf: TensorSpec, got: Array, expected: Array) -> bool:
+    """Return whether two outputs are equal, ragged ones row by row."""
+    if not leaf.ragged_rank:
+        return is_close(got, expected)
+    if got.shape != expected.shape:
+        return False
+    row = TensorSpec(leaf.name, leaf.dtype, None, leaf.ragged_rank - 1)
+    return all(_is_same(row, *pair) for pair in zip(got, expected, strict=True))
 
 
-def _cases(model: LoadedModel, method: MethodSpec, limit: int) -> list[list[Array]]:
-    """Return inputs of different rows: one row, eight, the largest batch."""
+def _cases(model: LoadedModel, method: MethodSpec, limit: int) -> Cases:
+    """Return inputs of different rows to compare with: one row, the largest batch, between."""
     example = model.example(method.name)
     if not method.batchable:
-        return [example if example is not None else samples.different(method, 1)]
-    wanted = sorted({1, min(8, limit), limit})
+        return {1: example if example is not None else samples.different(method, 1)}
     rows = (
         samples.different(method, limit)
         if example is None
         else samples.varied(method, example, limit)
     )
-    return [samples.take(method, rows, 0, size) for size in wanted]
+    wanted = sorted({1, min(BETWEEN, limit), min(8, limit), limit})
+    return {size: samples.take(method, rows, 0, size) for size in wanted}
 
 
-def _agrees(plan: Method, reference: Method, cases: list[list[Array]]) -> bool:
-    """Return whether a plan gives what the reference gives, structure included."""
-    for arrays in cases:
-        got, expected = plan(arrays), reference(arrays)
-        if got.structure != expected.structure or len(got.arrays) != len(expected.arrays):
-            return False
-        if not all(map(is_close, got.arrays, expected.arrays)):
-            return False
-    return True
-
-
-def _fastest(reference: Method, plans: dict[str, Method], cases: list[list[Array]]) -> Choice:
+def _fastest(method: str, reference: Method, trial: Trial, cases: Cases, clock: Clock) -> Record:
     """Time all plans in turn; return the fastest, the reference unless one is clearly faster."""
-    gains = dict.fromkeys(plans, 0.0)
-    for arrays in cases:
-        took = _time({REFERENCE: reference, **plans}, arrays)
-        for name in plans:
-            gains[name] += math.log(took[REFERENCE] / took[name]) / len(cases)
+    others = "; ".join(f"{name}: {reason}" for name, reason in trial.failures.items())
+    if not trial.plans:
+        return Record(method, REFERENCE, 1.0, others or "there is no other way", {})
+    runs = {REFERENCE: reference, **{name: plan.run for name, plan in trial.plans.items()}}
+    seconds: dict[str, dict[int, float]] = {name: {} for name in runs}
+    for size, arrays in cases.items():
+        if size == BETWEEN and len(cases) > 1:
+            continue  # it was only compared
+        for name, median_seconds in _time(runs, arrays, clock).items():
+            seconds[name][size] = median_seconds
+    gains = {name: _gain(seconds[REFERENCE], seconds[name]) for name in trial.plans}
     best = max(gains, key=lambda name: gains[name])
-    gain = math.exp(gains[best])
-    if gain < GAIN:
-        return Choice(REFERENCE, reference, f"the best other plan is only {gain:.2f} times as fast")
-    return Choice(best, plans[best], f"{gain:.1f} times as fast as the reference")
+    suffix = f" ({others})" if others else ""
+    if gains[best] < GAIN:
+        reason = f"{best}, the best other plan, is only {gains[best]:.2f} times as fast{suffix}"
+        return Record(method, REFERENCE, 1.0, reason, seconds)
+    reason = f"{gains[best]:.1f} times as fast as the reference{suffix}"
+    return Record(method, best, gains[best], reason, seconds)
 
 
-def _time(plans: dict[str, Method], arrays: list[Array]) -> dict[str, float]:
+def _gain(reference: Mapping[int, float], plan: Mapping[int, float]) -> float:
+    """Return how many times as fast a plan is: the geometric mean over the sizes."""
+    return math.exp(sum(math.log(reference[rows] / plan[rows]) for rows in plan) / len(plan))
+
+
+def _time(plans: Mapping[str, Method], arrays: list[Array], clock: Clock) -> dict[str, float]:
     """Return the median seconds of each plan, run in turn so that noise hits all alike."""
     for run in plans.values():
-        _once(run, arrays)  # warms it
-    taken: dict[str, list[float]] = {name: [_once(run, arrays)] for name, run in plans.items()}
-    deadline = time.perf_counter() + SECONDS * len(plans)
+        _once(run, arrays, clock)  # warms it
+    taken: dict[str, list[float]] = {
+        name: [_once(run, arrays, clock)] for name, run in plans.items()
+    }
+    deadline = clock() + SECONDS * len(plans)
     for _ in range(RUNS):
-        if time.perf_counter() > deadline:
+        if clock() > deadline:
             break
         for name, run in plans.items():
-            taken[name].append(_once(run, arrays))
+            taken[name].append(_once(run, arrays, clock))
     return {name: median(seconds) for name, seconds in taken.items()}
 
 
-def _once(run: Callable[[list[Array]], Output], arrays: list[Array]) -> float:
-    started = time.perf_counter()
+def _once(run: Method, arrays: list[Array], clock: Clock) -> float:
+    started = clock()
     run(arrays)
-    return time.perf_counter() - started
+    return clock() - started
+
+
+def _reason(exc: Exception) -> str:
+    """Return why something failed: our own words, or the first line of TensorFlow's that says."""
+    text = str(exc) if type(exc) is ValueError else describe(exc)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith("Graph execution error:"):
+        lines = lines[1:]
+    return lines[0].rstrip(".") if lines else type(exc).__name__

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrunner.entry import EXAMPLES_FILE, SAVED_MODEL, read_model
+from tfrunner import ragged
+from tfrunner.entry import EXAMPLES_FILE, SAVED_MODEL, Model, read_model
 from tfrunner.errors import CorruptModel, ModelError, TFRunnerError
 from tfrunner.examples import read_examples
 from tfrunner.specs import (
@@ -26,11 +27,11 @@ from tfrunner.specs import (
     NothingSpec,
     TensorSpec,
     TupleSpec,
-    leaves,
 )
-from tfrunner.tensors import DTYPES, STRING, Array
-from tfrunner_workers import signatures
+from tfrunner.tensors import DTYPES, STRING, Array, dtype_name
+from tfrunner_workers import session_model, signatures
 from tfrunner_workers.hosted import Method, Output
+from tfrunner_workers.session_model import SessionModel
 
 
 class LoadedModel:
@@ -39,17 +40,25 @@ class LoadedModel:
     Args:
         spec: The stored specification.
         methods: Each method as a function of its input tensors.
-        restored: TensorFlow's restored object.
+        restored: TensorFlow's restored object; None where a session serves the model.
         path: The version's folder.
+        session: What serves it where TensorFlow 2 restores no functions.
     """
 
     def __init__(
-        self, spec: ModelSpec, methods: dict[str, Method], *, restored: Any, path: Path
+        self,
+        spec: ModelSpec,
+        methods: dict[str, Method],
+        *,
+        restored: Any,
+        path: Path,
+        session: SessionModel | None = None,
     ) -> None:
         self.spec = spec
         self.methods = methods
         self.restored = restored
         self.path = path
+        self.session = session
 
     def __repr__(self) -> str:
         return f"<LoadedModel {self.spec.tag} [{', '.join(self.methods)}]>"
@@ -70,6 +79,25 @@ def load(path: str | Path, *, device: str | None = None) -> LoadedModel:
         CorruptModel: It cannot be read, or is not what `model.yaml` says.
     """
     entry = read_model(Path(path))
+    if session_model.is_needed(entry.path / SAVED_MODEL):
+        return _load_session(entry)
+    try:
+        return _load_restored(entry, device)
+    except CorruptModel as exc:
+        try:
+            return _load_session(entry)
+        except CorruptModel:
+            raise exc from exc.__cause__
+
+
+def _load_session(entry: Model) -> LoadedModel:
+    """Return a model that is served by a session, as TensorFlow 1 did it."""
+    session = session_model.load(entry.path / SAVED_MODEL, entry.spec.methods)
+    return LoadedModel(entry.spec, session.methods, restored=None, path=entry.path, session=session)
+
+
+def _load_restored(entry: Model, device: str | None) -> LoadedModel:
+    """Return a model whose functions TensorFlow 2 restores."""
     restored = restore(entry.path / SAVED_MODEL, device=device)
     methods = {}
     for name, method in entry.spec.methods.items():
@@ -107,25 +135,89 @@ def make_method(function: Any, method: MethodSpec, *, owner: Any) -> Method:
     Raises:
         CorruptModel: The function takes other tensors than the specification says.
     """
-    args, kwargs = signatures.similar_traces(function)[0].structured_input_signature
-    wanted = [leaf.dtype for argument in method.arguments for leaf in leaves(argument.spec)]
-    taken = [spec.dtype.name for spec in _specs((args, kwargs))]
-    if wanted != taken:
+    forms = {_key(variant.inputs): variant for variant in method.of_variants()}
+    runs: dict[Key, Method] = {}
+    taken = []
+    for traces in signatures.trace_groups(function):
+        structure = traces[0].structured_input_signature
+        key = tuple((spec.dtype.name, _ragged_rank(spec)) for spec in _specs(structure))
+        taken.append(key)
+        if key in forms:
+            runs[key] = _make_variant(function, structure, forms[key])
+    if runs.keys() != forms.keys():
         raise CorruptModel(
-            f"method {method.name!r} takes tensors of {taken}; model.yaml says {wanted}."
+            f"method {method.name!r} takes tensors of {taken}; model.yaml says {list(forms)}."
         )
+    if len(runs) == 1:
+        (run,) = runs.values()
+    else:
+        run = _choose(method, runs)
+    run.owner = owner  # type: ignore[attr-defined]
+    return run
+
+
+Key = tuple[tuple[str, int], ...]
+"""Dtype and ragged rank of each tensor: by these the variants of a method differ."""
+
+
+def _key(specs: list[TensorSpec]) -> Key:
+    return tuple((spec.dtype, spec.ragged_rank) for spec in specs)
+
+
+def _make_variant(function: Any, structure: Any, method: MethodSpec) -> Method:
+    """Return one signature of a function as a function of its input tensors."""
+    args, kwargs = structure
+    specs = list(_specs(structure))
     is_plain = not kwargs and all(isinstance(value, tf.TensorSpec) for value in args)
 
     def run(arrays: list[Array]) -> Output:
-        tensors = [tf.constant(array) for array in arrays]
         if is_plain:
-            return to_output(function(*tensors), method.output)
+            return to_output(function(*[tf.constant(a) for a in arrays]), method.output)
+        tensors = [to_tensor(array, spec) for array, spec in zip(arrays, specs, strict=True)]
         take = iter(tensors).__next__
         filled = _fill(args, take)  # positional arguments come first in `leaves` order
         return to_output(function(*filled, **_fill(kwargs, take)), method.output)
 
-    run.owner = owner  # type: ignore[attr-defined]
     return run
+
+
+def _choose(method: MethodSpec, runs: dict[Key, Method]) -> Method:
+    """Return a polymorphic function: which variant runs is said by the tensors' dtypes."""
+
+    def run(arrays: list[Array]) -> Output:
+        for key, variant in runs.items():
+            if len(key) == len(arrays) and all(map(_is_of, arrays, key)):
+                return variant(arrays)
+        given = [array.dtype.name for array in arrays]
+        raise ModelError(f"{method.name} takes no tensors of {given}; it takes {list(runs)}.")
+
+    return run
+
+
+def _is_of(array: Array, kind: tuple[str, int]) -> bool:
+    """Return whether an array may be a tensor of this dtype and ragged rank."""
+    dtype, ragged_rank = kind
+    if not array.dtype.hasobject:
+        return ragged_rank == 0 and array.dtype.name == dtype
+    if ragged_rank:
+        rows, _ = ragged.flatten(array, ragged_rank)
+        return not rows or dtype in (dtype_name(rows[0]),)
+    return dtype == STRING and not (array.size and isinstance(array.flat[0], np.ndarray))
+
+
+def to_tensor(array: Array, spec: Any) -> Any:
+    """Return an array as the tensor that a TensorFlow spec asks for."""
+    if not isinstance(spec, tf.RaggedTensorSpec):
+        return tf.constant(array)
+    rows, lengths = ragged.flatten(array, spec.ragged_rank)
+    inner = tuple(size or 0 for size in spec.shape.as_list()[spec.ragged_rank + 1 :])
+    values = ragged.join(rows, spec.dtype.as_numpy_dtype, inner)
+    nested = [tf.constant(sizes, spec.row_splits_dtype) for sizes in lengths]
+    return tf.RaggedTensor.from_nested_row_lengths(tf.constant(values, spec.dtype), nested)
+
+
+def _ragged_rank(spec: Any) -> int:
+    return getattr(spec, "ragged_rank", 0)
 
 
 def to_output(value: Any, expected: Node | None) -> Output:
@@ -146,8 +238,7 @@ def to_output(value: Any, expected: Node | None) -> Output:
     def leaf(tensor: Any, name: str) -> TensorSpec:
         array = _array(tensor, name)
         arrays.append(array)
-        dtype = STRING if array.dtype.hasobject else array.dtype.name
-        return TensorSpec(name, dtype, None)
+        return TensorSpec(name, _dtype(tensor), None, getattr(tensor, "ragged_rank", 0))
 
     return Output(arrays, signatures.node_of(value, leaf))
 
@@ -155,12 +246,11 @@ def to_output(value: Any, expected: Node | None) -> Output:
 def _collect(value: Any, node: Node, arrays: list[Array]) -> bool:
     """Append the tensors of a value to `arrays`; return whether it has the node's structure."""
     match node:
-        case TensorSpec(name=name, dtype=dtype):
+        case TensorSpec(name=name, dtype=dtype, ragged_rank=rank):
             if value is None or isinstance(value, (dict, list, tuple)):
                 return False
-            array = _array(value, name)
-            arrays.append(array)
-            return (STRING if array.dtype.hasobject else array.dtype.name) == dtype
+            arrays.append(_array(value, name))
+            return _dtype(value) == dtype and getattr(value, "ragged_rank", 0) == rank
         case DictSpec(items=mapping):
             return (
                 isinstance(value, dict)
@@ -177,13 +267,22 @@ def _collect(value: Any, node: Node, arrays: list[Array]) -> bool:
             return value is None
 
 
+def _dtype(tensor: Any) -> str:
+    """Return the name of a tensor's dtype; of a value without one, that of its array."""
+    dtype = getattr(tensor, "dtype", None) or np.asarray(tensor).dtype
+    return STRING if dtype == tf.string or getattr(dtype, "hasobject", False) else dtype.name
+
+
 def _array(tensor: Any, name: str) -> Array:
     """Return a tensor as an array; text becomes an array of bytes objects."""
-    if isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor)):
+    if isinstance(tensor, tf.SparseTensor):
         raise ModelError(
-            f"output {name!r} is a {type(tensor).__name__}; expected a dense tensor. "
+            f"output {name!r} is a {type(tensor).__name__}; expected a dense or ragged tensor. "
             "Convert it inside the function."
         )
+    if isinstance(tensor, tf.RaggedTensor):
+        lengths = [sizes.numpy().astype(np.int64) for sizes in tensor.nested_row_lengths()]
+        return ragged.nest(_array(tensor.flat_values, name), lengths)
     value = tensor.numpy() if hasattr(tensor, "numpy") else tensor
     if isinstance(value, (bytes, str)):
         text: Array = np.array(value, dtype=object)
@@ -205,7 +304,7 @@ def _specs(value: Any) -> Iterator[Any]:
     elif isinstance(value, (list, tuple)):
         for child in value:
             yield from _specs(child)
-    elif isinstance(value, tf.TensorSpec):
+    elif isinstance(value, (tf.TensorSpec, tf.RaggedTensorSpec)):
         yield value
 
 
@@ -217,4 +316,4 @@ def _fill(value: Any, take: Callable[[], Any]) -> Any:
         return type(value)(*(_fill(child, take) for child in value))
     if isinstance(value, (list, tuple)):
         return type(value)(_fill(child, take) for child in value)
-    return take() if isinstance(value, tf.TensorSpec) else value
+    return take() if isinstance(value, (tf.TensorSpec, tf.RaggedTensorSpec)) else value

@@ -21,6 +21,7 @@ from tfrunner.specs import (
     NothingSpec,
     TensorSpec,
     TupleSpec,
+    Variant,
 )
 from tfrunner.tensors import DTYPES, STRING
 
@@ -74,14 +75,28 @@ def describe(function: Any, name: str, *, batchable: bool = False) -> MethodSpec
     """Return the specification of a restored function.
 
     Traces that take the same structure and dtypes are described as one, and sizes that differ
-    between them are left open: each of the traced sizes can be called. A batchable method
-    must take any number of rows, so it is described as its most open trace alone.
+    between them are left open: each of the traced sizes can be called. Others become variants.
+    A batchable method must take any number of rows, so each of its variants is described as
+    its most open trace alone.
 
     Raises:
-        InvalidInput: It takes or gives something else than dense tensors.
+        InvalidInput: It takes or gives something that is no tensor, or a sparse one.
     """
-    traces = similar_traces(function)
-    repeatable = not any(changes_state(trace) for trace in traces)
+    groups = trace_groups(function)
+    repeatable = not any(changes_state(trace) for group in groups for trace in group)
+    described = [_describe(group, name, batchable=batchable) for group in groups]
+    first = described[0]
+    return MethodSpec(
+        name,
+        first.arguments,
+        first.output,
+        repeatable=repeatable,
+        variants=tuple(described[1:]),
+    )
+
+
+def _describe(traces: list[Any], name: str, *, batchable: bool) -> Variant:
+    """Return what traces take and give that differ in sizes only."""
     if batchable:
         traces = [max(traces, key=lambda trace: _count_open(trace.structured_input_signature))]
     first = tuple(_arguments(traces[0], name))
@@ -94,18 +109,30 @@ def describe(function: Any, name: str, *, batchable: bool = False) -> MethodSpec
     if isinstance(inputs, TupleSpec):
         pairs = zip(first, inputs.items, strict=True)
         first = tuple(Argument(argument.name, spec) for argument, spec in pairs)
-    return MethodSpec(name, first, output, repeatable=repeatable)
+    return Variant(first, output)
 
 
-def similar_traces(function: Any) -> list[Any]:
-    """Return the traces that take what the chosen one takes, but for sizes; it comes first.
+def trace_groups(function: Any) -> list[list[Any]]:
+    """Return a function's traces, those together that take the same tensors but for sizes.
 
-    Chosen is the first trace without a Python True among its arguments (`training=True`).
+    Of traces that differ in Python values only, those with the fewest True among them are kept
+    (`training=True` is not for serving). The first trace leads the first group.
     """
     traces = concretes(function)
     traces.sort(key=lambda trace: _count_true(trace.structured_input_signature))
-    wanted = _skeleton(traces[0].structured_input_signature)
-    return [trace for trace in traces if _skeleton(trace.structured_input_signature) == wanted]
+    groups: dict[str, list[Any]] = {}
+    chosen: dict[str, str] = {}
+    for trace in traces:
+        signature = trace.structured_input_signature
+        values = repr(_skeleton(signature))
+        if chosen.setdefault(repr(_dtypes(signature)), values) == values:
+            groups.setdefault(values, []).append(trace)
+    return list(groups.values())
+
+
+def similar_traces(function: Any) -> list[Any]:
+    """Return the traces that take what the chosen one takes, but for sizes; it comes first."""
+    return trace_groups(function)[0]
 
 
 def node_of(value: Any, leaf: Callable[[Any, str], TensorSpec], name: str = "") -> Node:
@@ -168,9 +195,9 @@ def _input_node(value: Any, name: str, method: str) -> Node:
 
 
 def _tensor_spec(value: Any, name: str, at: str) -> TensorSpec:
-    if not isinstance(value, tf.TensorSpec):
+    if not isinstance(value, (tf.TensorSpec, tf.RaggedTensorSpec)):
         raise InvalidInput(
-            f"{at} is a {type(value).__name__}; expected a dense tensor. Ragged and sparse "
+            f"{at} is a {type(value).__name__}; expected a dense or ragged tensor. Sparse "
             "tensors are not served: convert them inside the function."
         )
     if value.dtype.name not in DTYPES:
@@ -179,7 +206,8 @@ def _tensor_spec(value: Any, name: str, at: str) -> TensorSpec:
         )
     sizes = value.shape
     shape = None if sizes.rank is None else tuple(sizes.as_list())
-    return TensorSpec(name, STRING if value.dtype == tf.string else value.dtype.name, shape)
+    dtype = STRING if value.dtype == tf.string else value.dtype.name
+    return TensorSpec(name, dtype, shape, getattr(value, "ragged_rank", 0))
 
 
 def _is_spec(value: Any) -> bool:
@@ -208,7 +236,7 @@ def _count_open(value: Any) -> int:
         return sum(_count_open(child) for child in value.values())
     if isinstance(value, (list, tuple)):
         return sum(_count_open(child) for child in value)
-    if not isinstance(value, tf.TensorSpec):
+    if not isinstance(value, (tf.TensorSpec, tf.RaggedTensorSpec)):
         return 0
     return 100 if value.shape.rank is None else value.shape.as_list().count(None)
 
@@ -219,15 +247,27 @@ def _skeleton(value: Any) -> Any:
         return {key: _skeleton(child) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [type(value).__name__, *(_skeleton(child) for child in value)]
+    if isinstance(value, tf.RaggedTensorSpec):
+        return f"{value.dtype.name}, ragged rank {value.ragged_rank}"
     return value.dtype.name if isinstance(value, tf.TensorSpec) else repr(value)
+
+
+def _dtypes(value: Any) -> list[str]:
+    """Return the dtypes of a signature's tensors, by which a call's variant is known."""
+    if isinstance(value, dict):
+        return [name for key in sorted(value) for name in _dtypes(value[key])]
+    if isinstance(value, (list, tuple)):
+        return [name for child in value for name in _dtypes(child)]
+    return [str(_skeleton(value))] if _is_spec(value) else []
 
 
 def merge(first: Node | None, second: Node | None) -> Node | None:
     """Return what describes both structures, None where nothing does."""
     if isinstance(first, TensorSpec) and isinstance(second, TensorSpec):
-        if first.dtype != second.dtype:
+        if (first.dtype, first.ragged_rank) != (second.dtype, second.ragged_rank):
             return None
-        return TensorSpec(first.name, first.dtype, _merge_shapes(first.shape, second.shape))
+        shape = _merge_shapes(first.shape, second.shape)
+        return TensorSpec(first.name, first.dtype, shape, first.ragged_rank)
     if isinstance(first, DictSpec) and isinstance(second, DictSpec):
         keys = list(first.items)
         parts = _merge_all(list(first.items.values()), list(second.items.values()))
