@@ -8,7 +8,7 @@ import pytest
 
 from tfrunner.errors import ConfigError
 from tfrunner.supervisor.machine import count_cores, find_gpus
-from tfrunner.supervisor.placement import place
+from tfrunner.supervisor.placement import Demand, place
 
 LISTING = """\
 GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-11111111-aaaa)
@@ -24,7 +24,7 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-22222222-bbbb)
 
 def devices(*, models: int = 1, **options) -> list[str]:
     """Return the devices of the workers of `models` models."""
-    placed = place([f"m{number}:1" for number in range(models)], **options)
+    placed = place([Demand(f"m{number}:1") for number in range(models)], **options)
     assert all(p.environment["CUDA_VISIBLE_DEVICES"] == p.device for p in placed)
     return [p.device for p in placed]
 
@@ -71,7 +71,9 @@ def test_by_default_every_model_is_on_every_gpu():
 )
 def test_without_a_gpu_the_cores_are_shared_out(models, workers, cores, expected):
     """Every core is used once, and no worker has none."""
-    placed = place([f"m{number}:1" for number in range(models)], workers=workers, cores=cores)
+    placed = place(
+        [Demand(f"m{number}:1") for number in range(models)], workers=workers, cores=cores
+    )
     assert [p.threads for p in placed] == expected
     assert [p.environment["OMP_NUM_THREADS"] for p in placed] == [str(n) for n in expected]
     assert {p.device for p in placed} == {"cpu"}
@@ -80,8 +82,39 @@ def test_without_a_gpu_the_cores_are_shared_out(models, workers, cores, expected
 
 def test_workers_are_counted_for_each_model():
     """Model and number name a worker."""
-    placed = place(["a:1", "b:1"], workers=2, cores=4)
+    placed = place([Demand("a:1"), Demand("b:1")], workers=2, cores=4)
     assert [(p.model, p.number) for p in placed] == [("a:1", 0), ("a:1", 1), ("b:1", 0), ("b:1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("demands", "options", "expected"),
+    [
+        ([{"is_multithreaded": False}], {"cores": 3}, "a cpu 1 | a cpu 1 | a cpu 1"),
+        ([{"is_multithreaded": False, "workers": 1}], {"cores": 3}, "a cpu 1"),
+        ([{"is_multithreaded": False}], {"cores": 3, "workers": 2}, "a cpu 1 | a cpu 1"),
+        ([{"workers": 2}, {}], {"cores": 6}, "a cpu 2 | a cpu 2 | b cpu 2"),
+        (
+            [{"is_multithreaded": False, "workers": 2}, {}],
+            {"cores": 6},
+            "a cpu 1 | a cpu 1 | b cpu 4",
+        ),
+        ([{"is_multithreaded": False}, {}], {"cores": 2}, "a cpu 1 | a cpu 1 | b cpu 1"),
+        ([{"uses_gpu": False}, {}], {"cores": 2, "gpus": ("4", "5")}, "a cpu 1 | b 4 1 | b 5 1"),
+        ([{"needs_gpu": True}], {"cores": 2, "gpus": ("4",)}, "a 4 2"),
+        ([{"is_multithreaded": False}], {"cores": 9, "gpus": ("4",)}, "a 4 1"),
+    ],
+)
+def test_models_may_need_different_things(demands, options, expected):
+    """No GPU, a number of workers of their own, one thread for each worker."""
+    wanted = [Demand(name, **each) for name, each in zip("ab", demands, strict=False)]
+    placed = place(wanted, **options)
+    assert " | ".join(f"{p.model} {p.device} {p.threads}" for p in placed) == expected
+
+
+def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none():
+    """By its name."""
+    with pytest.raises(ConfigError, match="m:1 needs a GPU"):
+        place([Demand("m:1", needs_gpu=True)], cores=2)
 
 
 def test_no_model_needs_no_worker():
@@ -94,7 +127,7 @@ def test_impossible_numbers_are_refused(wrong):
     """The message names the setting."""
     (name,) = wrong
     with pytest.raises(ConfigError, match=name):
-        place(["m:1"], **wrong)
+        place([Demand("m:1")], **wrong)
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_describe_prints_json_only(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "name": "test_service",
-        "models": [],
+        "runners": [],
         "routes": ["/predict", "/deep/path"],
     }
     assert "users print things" in done.stderr

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tfrunner import protocol as p
-from tfrunner.config import ApiConfig, DispatcherConfig, ServedModel, ServerConfig, WorkerConfig
+from tfrunner.config import (
+    ApiConfig,
+    DispatcherConfig,
+    ServedModel,
+    ServerConfig,
+    WorkerConfig,
+    to_argument,
+)
+from tfrunner.options import RunnableSource
 from tfrunner.processes import CONFIG_ERROR, LOAD_ERROR
 from tfrunner.supervisor import events as e
 from tfrunner.supervisor.core import Core
 from tfrunner.supervisor.crew import Addresses, Crew
-from tfrunner.supervisor.placement import place
-from tfrunner.supervisor.slots import API, DISPATCHER, SPARE, WORKER, Slot
+from tfrunner.supervisor.placement import Demand, place
+from tfrunner.supervisor.slots import API, DISPATCHER, SPARE, WORKER, Slot, spare_for
 from tfrunner.supervisor.states import CHILD_MOVES, ChildState, Phase, move
+from tfrunner.supervisor.supervisor import write_parameters
 
 MODEL = "m:1"
 
@@ -376,7 +386,7 @@ def test_each_process_is_started_with_its_own_configuration():
     """Worker names are unique across the versions of a model, and match what is reported."""
     models = (ServedModel("m:1", b"1", "/one"), ServedModel("m:2", b"2", "/two"))
     config = ServerConfig(models, api_workers=2, hold=3, timeout=5.0)
-    crew = Crew(config, place([m.tag for m in models], gpus=("4", "5"), cores=8))
+    crew = Crew(config, place([Demand(m.tag) for m in models], gpus=("4", "5"), cores=8))
     where = Addresses(("ipc:///r/f", "tcp://127.0.0.1:9"), "ipc:///r/b", listener=7, parent=42)
     for slot in crew.slots:
         slot.start(0.0)
@@ -397,6 +407,34 @@ def test_each_process_is_started_with_its_own_configuration():
     assert (worker.config.name, worker.config.model.tag) == ("worker-m-3-1", "m:2")
     assert (worker.config.device, worker.environment["CUDA_VISIBLE_DEVICES"]) == ("5", "5")
     assert worker.descriptors == ()
+
+
+def test_a_runnable_and_its_parameters_reach_its_workers_alone(tmp_path):
+    """Through a file: a command line has room for 128 KiB."""
+    source = RunnableSource("module", "/folder", "/folder/module.py", "Class", b"p" * 200_000)
+    models = (ServedModel("r:1", b"", kind="runnable", runnable=source), ServedModel("m:1", b""))
+    config = ServerConfig(models, spares=1)
+    write_parameters(config, tmp_path)
+    where = Addresses(("f",), "b", listener=7, parent=42, run_directory=str(tmp_path))
+    crew = Crew(config, place([Demand(model.tag) for model in models], cores=2))
+    commands = {slot.name: crew.command(slot, where) for slot in crew.slots}
+    given = commands["worker-r-0"].config.model.runnable
+    assert given.parameters == b""
+    assert Path(given.parameters_file).read_bytes() == source.parameters
+    assert Path(given.parameters_file).stat().st_mode & 0o077 == 0
+    assert all(len(to_argument(each.config)) < 2000 for each in commands.values())
+    assert [model.runnable for model in commands["dispatcher"].config.models] == [None, None]
+    assert commands["worker-m-0"].config.model == models[1]
+    assert commands["spare-0"].config.kind == "tensorflow"
+
+
+def test_a_spare_takes_the_place_of_a_worker_that_hosts_the_same():
+    """A runnable does not get a process that has imported TensorFlow."""
+    spare = Slot(SPARE, "spare-0", hosts="tensorflow")
+    spare.start(0.0)
+    for hosts, expected in (("tensorflow", spare), ("runnable", None)):
+        worker = Slot(WORKER, "worker-0", hosts=hosts)
+        assert spare_for(worker, [worker, spare]) is expected
 
 
 class WithSpares(World):

@@ -32,6 +32,7 @@ from tfrunner.protocol import (
     WorkerHello,
     encode,
 )
+from tfrunner.specs import encode_spec
 from tfrunner.tensors import Layout, Leaf, decode_layout, encode_layout, unpack
 from tfrunner.transport import Router, wait
 from tfrunner_workers import echo
@@ -57,7 +58,6 @@ class Desk:
     def start(self, model: ServedModel | None = None, **options) -> subprocess.Popen[str]:
         """Start a worker process; of the echo model if none is given."""
         served = model or echo.served()
-        options.setdefault("kind", "tensorflow" if model else "echo")
         config = WorkerConfig("w1", self.address, served, parent=os.getpid(), **options)
         process = subprocess.Popen(
             [sys.executable, "-m", "tfrunner_workers", to_argument(config)],
@@ -306,7 +306,7 @@ STARTER = """
 import os, subprocess, sys
 from tfrunner.config import WorkerConfig, to_argument
 from tfrunner_workers import echo
-config = WorkerConfig("w1", sys.argv[1], echo.served(), kind="echo", parent=os.getpid())
+config = WorkerConfig("w1", sys.argv[1], echo.served(), parent=os.getpid())
 command = [sys.executable, "-m", "tfrunner_workers", to_argument(config)]
 worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 print(worker.pid, flush=True)
@@ -355,7 +355,8 @@ def save_words_and_numbers() -> ServedModel:
     batchable = {"batchable": True}
     signatures = dict.fromkeys(("__call__", "centre", "length"), batchable)
     saved = tfrunner.tensorflow.save(Small(), "small", signatures=signatures)
-    return ServedModel(str(saved.tag), b"", path=str(saved.path), max_batch_size=8)
+    spec = encode_spec(saved.spec)
+    return ServedModel(str(saved.tag), spec, path=str(saved.path), max_batch_size=8)
 
 
 @pytest.mark.tensorflow

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tfrunner.errors import ConfigError
+from tfrunner.options import RunnableSource, RunnerOptions
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class Defaults(msgspec.Struct, frozen=True):
     workers: int = 0  # 0: one per GPU, or one with all cores where there is no GPU
     workers_per_gpu: int = 1
     max_batch_size: int = 64  # rows
+    batching: bool = True
     timeout: float = 60.0  # seconds
     queue_requests: int = 10_000  # per model
     queue_bytes: int = 256 * 2**20  # per model
@@ -52,8 +54,12 @@ class ServedModel(msgspec.Struct, frozen=True):
     Args:
         tag: `name:version`; what requests name.
         spec: The encoded ModelSpec that gateways get.
-        path: Folder of the model version; "" for the echo model.
+        path: Folder of the model version; "" for a model that has none.
         max_batch_size: Most rows in one batch.
+        kind: What its workers host: "tensorflow", "runnable" or "echo".
+        runnable: The class that they host, where it is one.
+        method_sizes: Most rows in one batch of single methods.
+        xla: Whether its methods may be compiled by XLA, which takes seconds at each start.
     """
 
     tag: str
@@ -62,6 +68,19 @@ class ServedModel(msgspec.Struct, frozen=True):
     max_batch_size: int = DEFAULTS.max_batch_size
     queue_requests: int = DEFAULTS.queue_requests
     queue_bytes: int = DEFAULTS.queue_bytes
+    kind: str = "tensorflow"
+    runnable: RunnableSource | None = None
+    method_sizes: dict[str, int] = {}
+    xla: bool = False
+
+    def batch_size(self, method: str) -> int:
+        """Return the most rows in one batch of a method."""
+        return self.method_sizes.get(method, self.max_batch_size)
+
+    @property
+    def largest_batch(self) -> int:
+        """The most rows in one batch of any method."""
+        return max(self.max_batch_size, *self.method_sizes.values(), 1)
 
 
 class DispatcherConfig(msgspec.Struct, frozen=True):
@@ -73,6 +92,7 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
         hold: Start no batch before this many requests are queued (tests); 0: do not hold.
         parent: Pid of the supervisor, with which the process ends; 0: there is none.
         run_directory: What to remove if the supervisor is gone; "": nothing.
+        home: $TFRUNNER_HOME, where it keeps what it has learned; "": nowhere.
     """
 
     frontend: tuple[str, ...]
@@ -83,6 +103,7 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
     hold: int = 0
     parent: int = 0
     log_level: str = DEFAULTS.log_level
+    home: str = ""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -90,7 +111,6 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
     Args:
         name: Name of the worker, unique for each process start.
-        kind: "tensorflow" or "echo".
         device: "cpu", or the GPU's id as CUDA_VISIBLE_DEVICES names it.
         threads: Cores that this worker may use.
         recycle_requests: Leave after so many answers; 0: never.
@@ -100,7 +120,6 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     name: str
     backend: str
     model: ServedModel
-    kind: str = "tensorflow"
     device: str = "cpu"
     threads: int = 1
     recycle_requests: int = DEFAULTS.recycle_requests
@@ -115,7 +134,7 @@ class SpareConfig(msgspec.Struct, frozen=True):
 
     Args:
         name: Name of the spare, unique for each process start.
-        kind: What it will host: "tensorflow" or "echo".
+        kind: What it will host: "tensorflow", "runnable" or "echo".
     """
 
     name: str
@@ -166,6 +185,9 @@ class ApiConfig(msgspec.Struct, frozen=True):
     Args:
         fd: The listening socket, inherited from the supervisor.
         services: Targets `module:attribute` of user-defined Services.
+        runners: By runner, what the server's configuration asks for it, the most important
+            first.
+        model_options: The same by the tag of a model, for calls that come without a runner.
     """
 
     name: str
@@ -173,6 +195,8 @@ class ApiConfig(msgspec.Struct, frozen=True):
     fd: int
     services: tuple[str, ...] = ()
     timeout: float = DEFAULTS.timeout
+    runners: dict[str, tuple[RunnerOptions, ...]] = {}
+    model_options: dict[str, tuple[RunnerOptions, ...]] = {}
     bounds: Bounds = Bounds()
     grace: float = DEFAULTS.grace
     parent: int = 0
@@ -188,7 +212,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
         port: 0: any free one.
         direct: Further addresses at which Python clients reach the dispatcher: `tcp://...`.
         workers: Workers of each model; 0: `workers_per_gpu` per GPU, or one without a GPU.
-        kind: What the workers host: "tensorflow" or "echo".
+        runners: See ApiConfig.
+        model_options: See ApiConfig.
         strict: Whether a model that cannot be served ends the server.
         recycle_requests: Answers after which a worker is replaced; 0: never.
         recycle_memory: Resident MB above which a worker is replaced; 0: never.
@@ -207,7 +232,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
     timeout: float = DEFAULTS.timeout
     bounds: Bounds = Bounds()
     grace: float = DEFAULTS.grace
-    kind: str = "tensorflow"
+    runners: dict[str, tuple[RunnerOptions, ...]] = {}
+    model_options: dict[str, tuple[RunnerOptions, ...]] = {}
     strict: bool = False
     recycle_requests: int = DEFAULTS.recycle_requests
     recycle_memory: int = DEFAULTS.recycle_memory
@@ -263,6 +289,12 @@ def run_root() -> Path:
 def server_address() -> str | None:
     """Return `$TFRUNNER_ADDRESS`, the server that clients call when given none."""
     return os.environ.get("TFRUNNER_ADDRESS") or None
+
+
+def config_file() -> Path | None:
+    """Return `$TFRUNNER_CONFIG`, the configuration file of `tfrunner serve`."""
+    named = os.environ.get("TFRUNNER_CONFIG")
+    return Path(named) if named else None
 
 
 def visible_gpus() -> str | None:

@@ -26,7 +26,7 @@ from typing import Any
 from tfrunner import config, rundir
 from tfrunner.client import Client
 from tfrunner.entry import Model
-from tfrunner.errors import NotFound, Unavailable
+from tfrunner.errors import InvalidInput, NotFound, Unavailable
 from tfrunner.processes import die_with_parent
 from tfrunner.store import Store
 from tfrunner.tags import Tag
@@ -126,7 +126,8 @@ class _Home:
         if isinstance(model, str) and model.startswith("-"):
             raise NotFound(f"{model!r} is no tag of a model.")
         if isinstance(model, (str, Tag)):
-            with contextlib.suppress(NotFound):  # the server knows Services too, and says more
+            # The server knows Services too, and says more.
+            with contextlib.suppress(NotFound, InvalidInput):
                 model = Store(config.home()).get(model)
         if isinstance(model, (str, Tag)):
             return str(model)

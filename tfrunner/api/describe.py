@@ -6,22 +6,36 @@ The supervisor asks, so that it never imports users' code itself.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 
+import msgspec
+
 from tfrunner.errors import ConfigError
+from tfrunner.options import Needs
 from tfrunner.processes import CONFIG_ERROR
 from tfrunner.service import Service, load_service
 
 
-def describe(service: Service) -> dict[str, object]:
-    """Return the Service's name, the tags of the models that its runners use, its routes."""
-    return {
-        "name": service.name,
-        "models": [str(runner.tag) for runner in service.runners],
-        "routes": [endpoint.route for endpoint in service.endpoints.values()],
-    }
+class Description(msgspec.Struct, frozen=True):
+    """A Service: its name, what its runners need, its routes."""
+
+    name: str
+    runners: tuple[Needs, ...]
+    routes: tuple[str, ...]
+
+
+def describe(service: Service) -> Description:
+    """Return what a Service needs and offers.
+
+    Raises:
+        ConfigError: A runner is of a class that workers cannot import.
+    """
+    return Description(
+        name=service.name,
+        runners=tuple(runner.needs() for runner in service.runners),
+        routes=tuple(endpoint.route for endpoint in service.endpoints.values()),
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,11 +45,11 @@ def main(arguments: Sequence[str]) -> int:
         return CONFIG_ERROR
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            service = load_service(arguments[0])
+            description = describe(load_service(arguments[0]))
     except ConfigError as exc:
         print(exc.message, file=sys.stderr)
         return CONFIG_ERROR
-    print(json.dumps(describe(service)))
+    print(msgspec.json.encode(description).decode())
     return 0
 
 

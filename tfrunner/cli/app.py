@@ -13,6 +13,7 @@ from tfrunner.cli.demo import demo
 from tfrunner.cli.models import models
 from tfrunner.cli.naming import SuggestingGroup
 from tfrunner.cli.serve import serve
+from tfrunner.cli.simulate import simulate
 from tfrunner.errors import TFRunnerError
 
 INTERRUPTED = 130
@@ -24,7 +25,7 @@ def commands() -> None:
     """Answer TensorFlow models fast from Python: save, serve, call."""
 
 
-for command in (serve, models, predict, status, demo):
+for command in (serve, models, predict, status, simulate, demo):
     commands.add_command(command)
 
 

@@ -10,15 +10,18 @@ from rich.console import Console
 
 from tfrunner import config
 from tfrunner.cli.progress import Progress
+from tfrunner.cli.settings import read_config
 from tfrunner.cli.targets import echo_targets, resolve
-from tfrunner.config import DEFAULTS, Bounds, ServedModel, ServerConfig, check_positive
+from tfrunner.cli.wishes import demand, runner_layers, serve_model
+from tfrunner.config import DEFAULTS, Bounds, ServerConfig, check_positive
 from tfrunner.errors import ConfigError
 from tfrunner.processes import configure_logging
-from tfrunner.specs import ModelSpec, encode_spec
+from tfrunner.settings import Settings
+from tfrunner.specs import ModelSpec
 from tfrunner.store import Store
 from tfrunner.supervisor.listener import fix_port
 from tfrunner.supervisor.machine import count_cores, find_gpus, nvidia_smi
-from tfrunner.supervisor.placement import place
+from tfrunner.supervisor.placement import Demand, place
 from tfrunner.supervisor.supervisor import serve as run_server
 
 LEVELS = click.Choice(["debug", "info", "warning", "error"])
@@ -30,6 +33,15 @@ BOUNDS = Bounds.__struct_fields__
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="MODEL... | MODULE:SERVICE")
+@click.option(
+    "--config",
+    "settings",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    is_eager=True,
+    callback=read_config,
+    help="TOML file with these options, and those of single runners; else $TFRUNNER_CONFIG.",
+)
 @click.option("--host", default=DEFAULTS.host, show_default=True, help="Address to listen on.")
 @click.option("--port", default=DEFAULTS.port, show_default=True, help="0: any free one.")
 @click.option(
@@ -45,6 +57,12 @@ BOUNDS = Bounds.__struct_fields__
     "--api-workers", default=DEFAULTS.api_workers, show_default=True, help="HTTP processes."
 )
 @click.option("--max-batch-size", default=DEFAULTS.max_batch_size, show_default=True, help="Rows.")
+@click.option(
+    "--batching/--no-batching",
+    default=DEFAULTS.batching,
+    show_default=True,
+    help="Whether rows of different requests are run together.",
+)
 @click.option(
     "--timeout", default=DEFAULTS.timeout, show_default=True, help="Seconds for a request."
 )
@@ -130,7 +148,14 @@ BOUNDS = Bounds.__struct_fields__
 @click.option("--json", "as_json", is_flag=True, help="Say as JSON that the server is ready.")
 @click.option("--echo", is_flag=True, hidden=True, help="Serve the echo model (tests).")
 @click.option("--hold", default=0, hidden=True, help="Start no batch before N wait (tests).")
-def serve(targets: tuple[str, ...], echo: bool, as_json: bool, **options: Any) -> int:
+def serve(
+    targets: tuple[str, ...],
+    settings: Settings,
+    echo: bool,
+    as_json: bool,
+    batching: bool,
+    **options: Any,
+) -> int:
     """Serve models and Services over HTTP and to Python clients.
 
     MODEL is `name` for the newest version, or `name:version`; MODULE:SERVICE names a Service
@@ -151,25 +176,36 @@ def serve(targets: tuple[str, ...], echo: bool, as_json: bool, **options: Any) -
     found = echo_targets(targets) if echo else resolve(targets, Store(config.home()))
     if not found.models and not found.services:
         raise ConfigError("say what to serve: `tfrunner serve MODEL`; `tfrunner models list`.")
-    models = tuple(
-        ServedModel(model.spec.tag, encode_spec(model.spec), path=model.path, **limits)
-        for model in found.models
-    )
-    kind = "echo" if echo else "tensorflow"
+    configure_logging(options["log_level"], "supervisor")
     server = ServerConfig(
-        models=models, services=found.services, kind=kind, bounds=bounds, **options
+        models=tuple(
+            serve_model(target, settings, limits=limits, batching=batching)
+            for target in found.models
+        ),
+        services=found.services,
+        runners=runner_layers(found.models, settings),
+        model_options={
+            target.spec.tag: tuple(layers)
+            for target in found.models
+            if (layers := settings.of_model(target.spec.tag))
+        },
+        bounds=bounds,
+        **options,
     )
-    return run(server, [model.spec for model in found.models], as_json=as_json)
+    demands = [demand(target, settings) for target in found.models]
+    return run(server, demands, [model.spec for model in found.models], as_json=as_json)
 
 
-def run(server: ServerConfig, specs: Sequence[ModelSpec], *, as_json: bool) -> int:
+def run(
+    server: ServerConfig, demands: Sequence[Demand], specs: Sequence[ModelSpec], *, as_json: bool
+) -> int:
     """Place the workers, and run the server until its end; return the exit code."""
-    configure_logging(server.log_level, "supervisor")
+    uses_gpu = any(each.uses_gpu for each in demands)
     placements = place(
-        [model.tag for model in server.models],
+        demands,
         workers=server.workers,
         workers_per_gpu=server.workers_per_gpu,
-        gpus=() if server.kind == "echo" else find_gpus(config.visible_gpus(), nvidia_smi),
+        gpus=find_gpus(config.visible_gpus(), nvidia_smi) if uses_gpu else (),
         cores=count_cores(),
     )
     audience = Progress(Console(stderr=True), models=specs, as_json=as_json)

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import msgspec
 
+from tfrunner.api.describe import Description
 from tfrunner.config import child_environment
-from tfrunner.entry import Model
 from tfrunner.errors import ConfigError, InvalidInput, NotFound
-from tfrunner.specs import ModelSpec
+from tfrunner.options import Needs
+from tfrunner.specs import ModelSpec, decode_spec
 from tfrunner.store import Store
 
 DESCRIBE_SECONDS = 120.0
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A model that is to be served; `path` is its folder, "" for the echo model."""
+    """A model that is to be served.
+
+    Args:
+        spec: As callers see it.
+        path: Its folder, "" for one that has none.
+        kind: What its workers host: "tensorflow", "runnable" or "echo".
+        runners: Runners of Services that call it, and what they ask for.
+    """
 
     spec: ModelSpec
     path: str
+    kind: str = "tensorflow"
+    runners: tuple[Needs, ...] = ()
+
+    @property
+    def runnable(self) -> Needs | None:
+        """The runner of the class that workers host, None for a saved model."""
+        return self.runners[0] if self.kind == "runnable" else None
 
 
 class Targets(msgspec.Struct, frozen=True):
@@ -41,32 +55,68 @@ def resolve(words: Sequence[str], store: Store) -> Targets:
     """Return what is meant. A tag of the store wins over a Service of the same name.
 
     Args:
-        words: `name`, `name:version`, or `module:attribute` of a Service.
+        words: `name`, `name:version`, or `module:attribute` or a file of a Service.
         store: Where models are looked up; reads YAML only.
 
     Raises:
         NotFound: There is no such model or Service.
         CorruptModel: The model's entry cannot be read.
-        ConfigError: The Service's module cannot be imported.
+        ConfigError: The Service's module cannot be imported, or two Runnables have one name.
     """
-    models: dict[str, Model] = {}
+    found: dict[str, Target] = {}
     services: list[str] = []
     for word in words:
-        found, is_service = _resolve_one(word, store)
-        if is_service and word not in services:
+        target = _find_model(word, store)
+        if target is not None:
+            found.setdefault(target.spec.tag, target)
+        elif word not in services:
             services.append(word)
-        models |= {str(model.tag): model for model in found}
-    chosen = tuple(Target(model.spec, str(model.path)) for model in models.values())
-    return Targets(chosen, tuple(services))
+            for needs in needs_of_service(word):
+                _add(found, needs, store)
+    targets = tuple(found.values())
+    _check_names(targets)
+    return Targets(targets, tuple(services))
 
 
-def _resolve_one(word: str, store: Store) -> tuple[list[Model], bool]:
+def _find_model(word: str, store: Store) -> Target | None:
+    """Return the saved model that a word means, None where it must mean a Service."""
     try:
-        return [store.get(word)], False
+        model = store.get(word)
     except (NotFound, InvalidInput):
-        if ":" not in word or _is_name(word.partition(":")[0], store):
+        is_service = ":" in word or word.endswith(".py")
+        if not is_service or _is_name(word.partition(":")[0], store):
             raise
-    return [store.get(tag) for tag in models_of_service(word)], True
+        return None
+    return Target(model.spec, str(model.path))
+
+
+def _add(found: dict[str, Target], needs: Needs, store: Store) -> None:
+    """Add the model that a runner of a Service calls."""
+    if needs.kind == "runnable":
+        target = Target(decode_spec(needs.spec), "", needs.kind)
+    else:
+        model = store.get(needs.tag)
+        target = Target(model.spec, str(model.path))
+    if needs.embedded:
+        return
+    known = found.get(target.spec.tag, target)
+    if known.kind != target.kind or any(each.source != needs.source for each in known.runners):
+        raise ConfigError(
+            f"two Services have a runner {needs.runner!r}, each of another model or Runnable: "
+            "give one another name, `name=...`."
+        )
+    found[target.spec.tag] = msgspec.structs.replace(known, runners=(*known.runners, needs))
+
+
+def _check_names(targets: Sequence[Target]) -> None:
+    """Refuse a Runnable that has the name of a saved model: callers could not tell them apart."""
+    saved = {target.spec.name for target in targets if target.kind != "runnable"}
+    for target in targets:
+        if target.kind == "runnable" and target.spec.name in saved:
+            raise ConfigError(
+                f"runner {target.spec.name!r} of a Runnable has the name of a saved model that is "
+                "served too: give it another, `Runner(..., name=...)`."
+            )
 
 
 def _is_name(name: str, store: Store) -> bool:
@@ -78,25 +128,26 @@ def _is_name(name: str, store: Store) -> bool:
     return True
 
 
-def models_of_service(target: str) -> list[str]:
-    """Return the tags of a Service's models. Imports the user's module in a process of its own.
+def needs_of_service(target: str) -> tuple[Needs, ...]:
+    """Return what a Service's runners need. Imports the user's module in a process of its own.
 
     Raises:
-        ConfigError: The module cannot be imported, or has no such Service.
+        ConfigError: The module cannot be imported, or has no such Service, or one of its
+            runners cannot be served.
     """
     done = subprocess.run(
         [sys.executable, "-m", "tfrunner.api.describe", target],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
         env=child_environment(),
         timeout=DESCRIBE_SECONDS,
         check=False,
     )
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
-        raise ConfigError(f"{target!r} is neither a saved model nor a Service: {lines[-1]}")
-    return [str(tag) for tag in json.loads(done.stdout)["models"]]
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else "it ended without a word"
+        raise ConfigError(f"{target!r} is neither a saved model nor a Service: {said}")
+    return msgspec.json.decode(done.stdout, type=Description).runners
 
 
 def echo_targets(words: Sequence[str]) -> Targets:
@@ -108,4 +159,4 @@ def echo_targets(words: Sequence[str]) -> Targets:
 
     services = tuple(word for word in words if ":" in word)
     names = [word for word in words if ":" not in word] or ["echo"]
-    return Targets(tuple(Target(echo.spec(name), "") for name in names), services)
+    return Targets(tuple(Target(echo.spec(name), "", "echo") for name in names), services)

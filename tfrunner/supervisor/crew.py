@@ -11,13 +11,17 @@ from tfrunner.config import (
     ApiConfig,
     DispatcherConfig,
     NewRole,
+    ServedModel,
     ServerConfig,
     SpareConfig,
     WorkerConfig,
+    home,
 )
 from tfrunner.supervisor.children import Command
 from tfrunner.supervisor.placement import THREAD_VARIABLES, Placement
 from tfrunner.supervisor.slots import API, DISPATCHER, SPARE, WORKER, Slot
+
+TENSORFLOW = "tensorflow"
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -54,12 +58,17 @@ class Crew:
         counts: Counter[str] = Counter()
         for placement in placements:
             name = placement.model.partition(":")[0]  # versions of a name are counted together
-            slot = Slot(WORKER, f"worker-{name}-{counts[name]}", model=placement.model)
+            hosts = self._model(placement.model).kind
+            slot = Slot(WORKER, f"worker-{name}-{counts[name]}", model=placement.model, hosts=hosts)
             counts[name] += 1
             self.slots.append(slot)
             self.placements[slot.name] = placement
         if placements:
-            self.slots += [Slot(SPARE, f"spare-{number}") for number in range(config.spares)]
+            kinds = [slot.hosts for slot in self.slots if slot.kind == WORKER]
+            hosts = TENSORFLOW if TENSORFLOW in kinds else kinds[0]
+            self.slots += [
+                Slot(SPARE, f"spare-{number}", hosts=hosts) for number in range(config.spares)
+            ]
 
     def command(self, slot: Slot, addresses: Addresses) -> Command:
         """Return how the next process of a slot is started."""
@@ -82,12 +91,13 @@ class Crew:
         return DispatcherConfig(
             frontend=addresses.frontend,
             backend=addresses.backend,
-            models=self.config.models,
+            models=tuple(msgspec.structs.replace(m, runnable=None) for m in self.config.models),
             grace=self.config.grace,
             hold=self.config.hold,
             parent=addresses.parent,
             run_directory=addresses.run_directory,
             log_level=self.config.log_level,
+            home=str(home()),
         )
 
     def _api(self, slot: Slot, addresses: Addresses) -> ApiConfig:
@@ -97,6 +107,8 @@ class Crew:
             fd=addresses.listener,
             services=self.config.services,
             timeout=self.config.timeout,
+            runners=self.config.runners,
+            model_options=self.config.model_options,
             bounds=self.config.bounds,
             grace=self.config.grace,
             parent=addresses.parent,
@@ -109,10 +121,14 @@ class Crew:
         Math libraries read their number of threads when they are imported, before it is known
         whose place it takes; the workers' numbers differ by one at most.
         """
-        threads = next(iter(self.placements.values())).environment
+        threads = next(
+            self.placements[each.name].environment
+            for each in self.slots
+            if each.kind == WORKER and each.hosts == slot.hosts
+        )
         config = SpareConfig(
             name=slot.process,
-            kind=self.config.kind,
+            kind=slot.hosts,
             parent=addresses.parent,
             log_level=self.config.log_level,
         )
@@ -120,12 +136,10 @@ class Crew:
         return Command("tfrunner_workers.spare", config, environment=environment, is_told=True)
 
     def _worker(self, slot: Slot, placement: Placement, addresses: Addresses) -> WorkerConfig:
-        model = next(each for each in self.config.models if each.tag == placement.model)
         return WorkerConfig(
             name=slot.process,
             backend=addresses.backend,
-            model=model,
-            kind=self.config.kind,
+            model=_with_parameters_file(self._model(placement.model), addresses.run_directory),
             device=placement.device,
             threads=placement.threads,
             recycle_requests=self.config.recycle_requests,
@@ -134,3 +148,20 @@ class Crew:
             grace=self.config.grace,
             log_level=self.config.log_level,
         )
+
+    def _model(self, tag: str) -> ServedModel:
+        return next(model for model in self.config.models if model.tag == tag)
+
+
+def parameters_file(folder: str, tag: str) -> str:
+    """Return where the parameters of a Runnable stand: they may be too long for a command line."""
+    return f"{folder}/{tag}.parameters"
+
+
+def _with_parameters_file(model: ServedModel, folder: str) -> ServedModel:
+    if model.runnable is None:
+        return model
+    source = msgspec.structs.replace(
+        model.runnable, parameters=b"", parameters_file=parameters_file(folder, model.tag)
+    )
+    return msgspec.structs.replace(model, runnable=source)

@@ -1,8 +1,9 @@
 """Which worker runs where: one device and a share of the cores for each. Pure.
 
-1. A worker sees exactly one GPU, or none.
+1. A worker sees exactly one GPU, or none; none if its model cannot use one.
 2. GPUs are those that the user left visible, by the ids the user gave.
-3. Cores are shared out over all workers; none gets fewer than one.
+3. Cores are shared out over all workers; none gets fewer than one, and one that cannot use
+   several gets no more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from tfrunner.config import check_positive
+from tfrunner.errors import ConfigError
 
 CPU = "cpu"
 
@@ -72,8 +74,27 @@ def listed_gpus(listing: str) -> tuple[str, ...]:
     return tuple(gpus)
 
 
+class Demand(msgspec.Struct, frozen=True):
+    """What the workers of one model need.
+
+    Args:
+        model: Its tag.
+        workers: How many; 0: as many as for every other model.
+        uses_gpu: Whether they use a GPU where there is one.
+        needs_gpu: Whether they cannot do without.
+        is_multithreaded: Whether one uses several cores. Otherwise each gets one, and without
+            a GPU and a number there is one worker for each core.
+    """
+
+    model: str
+    workers: int = 0
+    uses_gpu: bool = True
+    needs_gpu: bool = False
+    is_multithreaded: bool = True
+
+
 def place(
-    models: Sequence[str],
+    demands: Sequence[Demand],
     *,
     workers: int = 0,
     workers_per_gpu: int = 1,
@@ -83,33 +104,42 @@ def place(
     """Give every worker its device and its cores.
 
     Args:
-        models: Tags of the models, each once.
+        demands: One for each model.
         workers: Workers of each model; 0: `workers_per_gpu` on each GPU, or one without a GPU.
         workers_per_gpu: How many workers of a model share a GPU.
         gpus: Ids of the GPUs.
         cores: Cores of the machine that may be used.
 
     Raises:
-        ConfigError: A number is out of range.
+        ConfigError: A number is out of range, or a model needs a GPU where there is none.
     """
     check_positive("workers", workers, least=0)
     check_positive("workers_per_gpu", workers_per_gpu)
     check_positive("cores", cores)
-    each = workers or max(1, len(gpus) * workers_per_gpu)
-    shares = share_cores(cores, len(models) * each)
-    placements = []
-    for index, threads in enumerate(shares):
-        device = gpus[index // workers_per_gpu % len(gpus)] if gpus else CPU
-        placements.append(
-            Placement(
-                model=models[index // each],
-                number=index % each,
-                device=device,
-                threads=threads,
-                environment=environment_for(device, threads),
-            )
-        )
-    return tuple(placements)
+    places: list[tuple[Demand, int, str]] = []
+    on_gpus = 0  # workers so far that use a GPU
+    for demand in demands:
+        if demand.needs_gpu and not gpus:
+            raise ConfigError(f"{demand.model} needs a GPU, and none is visible.")
+        is_on_gpu = demand.uses_gpu and bool(gpus)
+        alone = 1 if demand.is_multithreaded else cores
+        default = len(gpus) * workers_per_gpu if is_on_gpu else alone
+        for number in range(demand.workers or workers or default):
+            device = gpus[on_gpus // workers_per_gpu % len(gpus)] if is_on_gpu else CPU
+            on_gpus += is_on_gpu
+            places.append((demand, number, device))
+    shares = share_between([demand.is_multithreaded for demand, _, _ in places], cores)
+    return tuple(
+        Placement(demand.model, number, device, threads, environment_for(device, threads))
+        for (demand, number, device), threads in zip(places, shares, strict=True)
+    )
+
+
+def share_between(are_multithreaded: Sequence[bool], cores: int) -> list[int]:
+    """Return the cores of each worker: one for those of one thread, the others share the rest."""
+    single = are_multithreaded.count(False)
+    shares = iter(share_cores(max(0, cores - single), are_multithreaded.count(True)))
+    return [next(shares) if several else 1 for several in are_multithreaded]
 
 
 def share_cores(cores: int, workers: int) -> list[int]:

@@ -28,6 +28,7 @@ class Slot:
         kind: "dispatcher", "api", "worker" or "spare".
         name: Name of the place; a process in it has the number of its start added.
         model: Tag of the worker's model, "" for other kinds.
+        hosts: What a worker or a spare hosts: "tensorflow", "runnable" or "echo".
 
     Attributes:
         start_at: Monotonic moment from which the next process may start.
@@ -39,10 +40,11 @@ class Slot:
         fence_reason: Why the dispatcher had its process killed.
     """
 
-    def __init__(self, kind: str, name: str, *, model: str = "") -> None:
+    def __init__(self, kind: str, name: str, *, model: str = "", hosts: str = "") -> None:
         self.kind = kind
         self.name = name
         self.model = model
+        self.hosts = hosts
         self.state = ChildState.WAITING
         self.starts = 0
         self.start_at = 0.0
@@ -134,12 +136,16 @@ class Slot:
 def spare_for(slot: Slot, slots: Iterable[Slot]) -> Slot | None:
     """Return the spare whose process a worker's place is given instead of a new one.
 
-    The oldest: it has probably imported everything. None for a worker that dies before it is
-    ready, again and again: it would use up every spare.
+    The oldest of those that host the same: it has probably imported everything. None for a
+    worker that dies before it is ready, again and again: it would use up every spare.
     """
     if slot.kind != WORKER or slot.trouble or slot.early_deaths > 1:
         return None
-    spares = [each for each in slots if each.kind == SPARE and each.state is ChildState.RUNNING]
+    spares = [
+        each
+        for each in slots
+        if each.kind == SPARE and each.hosts == slot.hosts and each.state is ChildState.RUNNING
+    ]
     return min(spares, key=lambda spare: spare.started_at, default=None)
 
 

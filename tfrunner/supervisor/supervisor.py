@@ -21,7 +21,7 @@ from tfrunner.rundir import RunDirectory
 from tfrunner.supervisor import events
 from tfrunner.supervisor.children import Children, measure, measure_private
 from tfrunner.supervisor.core import Core
-from tfrunner.supervisor.crew import Addresses, Crew
+from tfrunner.supervisor.crew import Addresses, Crew, parameters_file
 from tfrunner.supervisor.listener import listen, url
 from tfrunner.supervisor.placement import Placement
 from tfrunner.supervisor.probe import Probe
@@ -79,12 +79,23 @@ def serve(
         listener = stack.enter_context(listen(config.host, config.port))
         run = stack.enter_context(RunDirectory(root))
         signals = stack.enter_context(StopSignals(STOP_SIGNALS, wakers=(signal.SIGCHLD,)))
+        write_parameters(config, run.path)
         audience.begin()
         stack.callback(audience.close)
         life = Life(core, crew, listener=listener, run=run, audience=audience)
         stack.callback(life.close)
         life.go_on(signals)
     return core.exit_code
+
+
+def write_parameters(config: ServerConfig, folder: Path) -> None:
+    """Put the parameters of Runnables where only workers of this user find them."""
+    for model in config.models:
+        if model.runnable is not None:
+            path = parameters_file(str(folder), model.tag)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(model.runnable.parameters)
 
 
 class Life:

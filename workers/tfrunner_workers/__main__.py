@@ -13,9 +13,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfrunner.config import WorkerConfig, from_argument
+import msgspec
+
+from tfrunner.config import ServedModel, WorkerConfig, from_argument
 from tfrunner.errors import ConfigError, CorruptModel, TFRunnerError
+from tfrunner.options import RunnableSource
 from tfrunner.processes import (
     CONFIG_ERROR,
     LOAD_ERROR,
@@ -24,12 +28,16 @@ from tfrunner.processes import (
     die_with_parent,
 )
 from tfrunner.protocol import MethodState
-from tfrunner_workers import echo
+from tfrunner.specs import decode_spec
+from tfrunner_workers import echo, runnables
 from tfrunner_workers.connection import Connection
 from tfrunner_workers.devices import import_tensorflow
 from tfrunner_workers.hosted import Hosted, describe
 from tfrunner_workers.loop import Loop, entries
 from tfrunner_workers.warmup import declared, warm
+
+if TYPE_CHECKING:
+    from tfrunner_workers.savedmodel import LoadedModel
 
 FAREWELL_SECONDS = 5.0
 """How long a worker waits for its last words to leave."""
@@ -77,27 +85,62 @@ def load(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
         CorruptModel: The model's folder is not there.
         ConfigError: TensorFlow cannot be imported, or the device cannot be used.
     """
-    if config.kind == "echo":
-        model = echo.EchoModel(config.model.tag)
-        return model, declared(model)
-    if config.kind != "tensorflow":
-        raise ConfigError(f"worker kind {config.kind!r} is unknown; there are: echo, tensorflow")
+    model = config.model
+    if model.kind == "echo":
+        echoing = echo.EchoModel(model.tag)
+        restrict(echoing, model)
+        return echoing, declared(echoing)
+    if model.kind == "runnable" and model.runnable is not None:
+        return load_runnable(model, model.runnable, threads=config.threads)
+    if model.kind != "tensorflow":
+        raise ConfigError(
+            f"{model.tag} is of kind {model.kind!r}; there are: echo, runnable, tensorflow"
+        )
+    return load_saved(config)
+
+
+def load_runnable(
+    model: ServedModel, source: RunnableSource, *, threads: int
+) -> tuple[Hosted, tuple[MethodState, ...]]:
+    """Return a Runnable, constructed and warm; TensorFlow only if its module imports it."""
+    started = time.perf_counter()
+    hosted = runnables.load(source, decode_spec(model.spec), threads=threads)
+    logger.info("constructed %s in %.1f s", source.name, _since(started))
+    return hosted, warm(hosted, model.max_batch_size, limits=model.method_sizes)
+
+
+def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
+    """Return a saved model, loaded and warm. Imports TensorFlow."""
     path = Path(config.model.path)
     if not path.is_dir():
         raise CorruptModel(f"{config.model.tag}: its folder {str(path)!r} is not there")
     device = import_tensorflow(config.device, config.threads)
-    from tfrunner_workers import plans, savedmodel  # import TensorFlow
+    from tfrunner_workers import plans, savedmodel, ways  # import TensorFlow
 
     started = time.perf_counter()
     hosted = savedmodel.load(str(path), device=device)
     logger.info("loaded %s on %s in %.1f s", config.model.tag, device, _since(started))
+    restrict(hosted, config.model)
     started = time.perf_counter()
-    plans.choose_all(hosted, limit=config.model.max_batch_size, threads=config.threads)
+    settings = ways.Settings(config.model.largest_batch, config.threads, config.model.xla)
+    plans.choose_all(hosted, settings)
     logger.info("chose plans in %.1f s", _since(started))
     started = time.perf_counter()
-    states = warm(hosted, config.model.max_batch_size)
+    states = warm(hosted, config.model.max_batch_size, limits=config.model.method_sizes)
     logger.info("warmed and probed in %.1f s", _since(started))
     return hosted, states
+
+
+def restrict(hosted: LoadedModel | echo.EchoModel, model: ServedModel) -> None:
+    """Let no method be batched that the server's configuration has switched batching off for."""
+    served = decode_spec(model.spec).methods
+    methods = {
+        name: msgspec.structs.replace(
+            method, batchable=method.batchable and (name not in served or served[name].batchable)
+        )
+        for name, method in hosted.spec.methods.items()
+    }
+    hosted.spec = msgspec.structs.replace(hosted.spec, methods=methods)
 
 
 def serve(connection: Connection, hosted: Hosted, states: tuple[MethodState, ...]) -> None:

@@ -122,4 +122,4 @@ def served(max_batch_size: int = DEFAULTS.max_batch_size) -> ServedModel:
         max_batch_size: Most rows in one batch.
     """
     model = spec()
-    return ServedModel(model.tag, encode_spec(model), max_batch_size=max_batch_size)
+    return ServedModel(model.tag, encode_spec(model), max_batch_size=max_batch_size, kind="echo")
