@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
 import numpy as np
 import pytest
 
+from tfrunner.ragged import rows_array
 from tfrunner.specs import Argument, MethodSpec, ModelSpec, TensorSpec, TupleSpec
 from tfrunner.tensors import Array
 from tfrunner_workers import samples
@@ -159,7 +161,9 @@ def test_rows_are_counted_on_the_axes_that_were_declared():
 def test_a_method_that_is_not_declared_batchable_stays_so():
     """Nothing is probed then."""
     fake = Fake(of_x(lambda x: x.mean()), method(batchable=False))
-    assert state(fake) == declared(fake)[0]
+    found = state(fake)
+    assert [rows for rows, _ in found.costs] == [1]
+    assert msgspec.structs.replace(found, costs=()) == declared(fake)[0]
     assert {len(call[0]) for call in fake.calls} == {1}
 
 
@@ -286,6 +290,16 @@ def test_the_tolerance_is_that_of_the_dtype(dtype: str, difference: float, close
     """Kernels for another batch size round otherwise; integers are exact."""
     array = np.array([1, 2, 3], dtype)
     assert is_close(array + np.array(difference, dtype), array) is close
+
+
+def test_ragged_outputs_are_compared_row_by_row():
+    """Rows of equal and of different lengths; text too."""
+    rows = rows_array([np.ones(2), np.ones(3)])
+    assert is_close(rows, rows_array([np.ones(2), np.ones(3) + 1e-9]))
+    assert not is_close(rows, rows_array([np.ones(2), np.ones(3) + 1e-3]))
+    assert not is_close(rows, rows_array([np.ones(3), np.ones(2)]))
+    text = rows_array([np.array([b"a"], object), np.array([], object)])
+    assert is_close(text, text.copy())
 
 
 def test_nan_equals_nan_and_infinities_keep_their_sign():

@@ -17,7 +17,7 @@ from tfrunner.protocol import (
     Stop,
     Welcome,
 )
-from tfrunner.specs import leaves
+from tfrunner.specs import ANY
 from tfrunner.tensors import Array, Layout, batch_axis, decode_layout
 from tfrunner_workers.assembly import assemble, disassemble, is_whole
 from tfrunner_workers.hosted import Hosted, Method, describe
@@ -35,20 +35,34 @@ class Link(Protocol):
         """Send a message."""
 
 
+Kinds = tuple[tuple[str, int], ...]
+
+
 class Entry(NamedTuple):
     """A method as the loop runs it.
 
     Args:
         run: The method.
-        dtypes: Of the tensors that it takes.
+        takes: Dtypes and ragged ranks of the tensors that it takes, for each variant.
         axis: The axis of every output that counts rows.
         batchable: Whether rows of different requests may be run together here.
     """
 
     run: Method
-    dtypes: tuple[str, ...]
+    takes: tuple[Kinds, ...]
     axis: int
     batchable: bool
+
+    def accepts(self, layout: Layout) -> bool:
+        """Return whether tensors of this layout are what one of its variants takes."""
+        given = tuple([(leaf.dtype, leaf.ragged_rank) for leaf in layout.leaves])
+        if given in self.takes:
+            return True
+        return any(
+            len(kinds) == len(given)
+            and all(k in (g, (ANY, 0)) for k, g in zip(kinds, given, strict=True))
+            for kinds in self.takes
+        )
 
 
 def entries(hosted: Hosted, states: tuple[MethodState, ...]) -> dict[str, Entry]:
@@ -61,9 +75,12 @@ def entries(hosted: Hosted, states: tuple[MethodState, ...]) -> dict[str, Entry]
     table = {}
     for state in states:
         spec = hosted.spec.methods[state.name]
-        dtypes = tuple(leaf.dtype for argument in spec.arguments for leaf in leaves(argument.spec))
+        takes = tuple(
+            tuple((leaf.dtype, leaf.ragged_rank) for leaf in variant.inputs)
+            for variant in spec.of_variants()
+        )
         run = hosted.methods[state.name]
-        table[state.name] = Entry(run, dtypes, spec.batch_dim[1], state.batchable)
+        table[state.name] = Entry(run, takes, spec.batch_dim[1], state.batchable)
     return table
 
 
@@ -106,10 +123,10 @@ def _prepare(table: dict[str, Entry], batch: RunBatch) -> tuple[Entry, Layout, l
     if entry is None:
         raise ProtocolError(f"method {batch.method!r} is not served; there are: {', '.join(table)}")
     layout = decode_layout(batch.layout)
-    dtypes = tuple([leaf.dtype for leaf in layout.leaves])
-    if dtypes != entry.dtypes:
+    if not entry.accepts(layout):
         raise ProtocolError(
-            f"method {batch.method!r} takes {list(entry.dtypes)}, the batch has {list(dtypes)}"
+            f"method {batch.method!r} takes {[[d for d, _ in kinds] for kinds in entry.takes]}, "
+            f"the batch has {[leaf.dtype for leaf in layout.leaves]}"
         )
     return entry, layout, assemble(batch, layout)
 

@@ -6,12 +6,14 @@ Random numbers are seeded: the same model is probed with the same rows at every 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from tfrunner.errors import InvalidInput
-from tfrunner.specs import MethodSpec, TensorSpec, leaves, shape_text
-from tfrunner.tensors import DTYPES, STRING, Array
+from tfrunner.ragged import rows_array
+from tfrunner.specs import ANY, MethodSpec, TensorSpec, leaves, shape_text
+from tfrunner.tensors import BFLOAT16, DTYPES, STRING, Array
 
 TEXTS = (b"a", b"b", b"some text", b"")
 SEED = 20
@@ -83,6 +85,11 @@ def varied(method: MethodSpec, example: list[Array], rows: int) -> list[Array]:
     return made
 
 
+def made_up(method: MethodSpec, rows: int, example: list[Array] | None) -> list[Array]:
+    """Return that many rows: the example's, repeated, or zeros where there is none."""
+    return zeros(method, rows) if example is None else repeated(method, example, rows)
+
+
 def take(method: MethodSpec, arrays: list[Array], start: int, stop: int) -> list[Array]:
     """Return rows `start` to `stop` of every input, in C order; broadcast parameters whole."""
     taken = []
@@ -99,10 +106,25 @@ def _inputs(method: MethodSpec) -> list[TensorSpec]:
 
 
 def _fill(method: MethodSpec, rows: int, make: Make) -> list[Array]:
-    return [make(leaf, _shape(method, leaf, rows)) for leaf in _inputs(method)]
+    made = []
+    for leaf in _inputs(method):
+        shape = _shape(method, leaf, rows)
+        made.append(_ragged(leaf, shape, make) if leaf.ragged_rank else make(leaf, shape))
+    return made
+
+
+def _ragged(leaf: TensorSpec, shape: tuple[int, ...], make: Make) -> Array:
+    """Return rows of one, two, three, one, ... elements."""
+    inner = shape[leaf.ragged_rank + 1 :]
+    rows: Any = [make(leaf, (1 + index % 3, *inner)) for index in range(shape[0])]
+    for _ in range(leaf.ragged_rank - 1):
+        rows = [rows_array([row]) for row in rows]
+    return rows_array(rows)
 
 
 def _shape(method: MethodSpec, leaf: TensorSpec, rows: int) -> tuple[int, ...]:
+    if leaf.dtype == ANY:
+        raise InvalidInput(f"input {leaf.name!r} takes any value; no input can be made up")
     if leaf.shape is None:
         raise InvalidInput(f"input {leaf.name!r} takes {shape_text(None)}; no input can be made up")
     shape = [1 if size is None else size for size in leaf.shape]
@@ -113,7 +135,9 @@ def _shape(method: MethodSpec, leaf: TensorSpec, rows: int) -> tuple[int, ...]:
 
 
 def _zeros(leaf: TensorSpec, shape: tuple[int, ...]) -> Array:
-    return np.full(shape, b"", object) if leaf.dtype == STRING else np.zeros(shape, leaf.dtype)
+    return (
+        np.full(shape, b"", object) if leaf.dtype == STRING else np.zeros(shape, DTYPES[leaf.dtype])
+    )
 
 
 def _random(random: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -121,14 +145,16 @@ def _random(random: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> 
         return _texts(random, list(TEXTS), shape)
     kind = DTYPES[dtype].kind
     if kind == "c":
-        return (random.random(shape) + 1j * random.random(shape)).astype(dtype)
-    if kind == "f":
-        return random.random(shape).astype(dtype)
-    return random.integers(0, 2, shape).astype(dtype)
+        return (random.random(shape) + 1j * random.random(shape)).astype(DTYPES[dtype])
+    if kind == "f" or DTYPES[dtype] == BFLOAT16:
+        return random.random(shape).astype(DTYPES[dtype])
+    return random.integers(0, 2, shape).astype(DTYPES[dtype])
 
 
 def _vary(random: np.random.Generator, array: Array) -> Array:
     kind = array.dtype.kind
+    if kind == "O" and array.size and isinstance(array.flat[0], np.ndarray):
+        return rows_array([_vary(random, row) for row in array])
     if kind in "OSU":
         return _texts(random, array.reshape(-1).tolist(), array.shape)
     if kind == "b":

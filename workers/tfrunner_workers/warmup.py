@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+
+import msgspec
 
 from tfrunner.protocol import MethodState
-from tfrunner.specs import MethodSpec
+from tfrunner.specs import ANY, MethodSpec
 from tfrunner.tensors import Array
 from tfrunner_workers import samples
 from tfrunner_workers.hosted import Hosted, Method, describe
 from tfrunner_workers.probe import probe
+from tfrunner_workers.sizes import UNWARMED, AllowedSizes, is_costly
 
 logger = logging.getLogger("tfrunner.worker")
 
@@ -25,15 +29,23 @@ SECONDS = 10.0
 QUICK = 1.0
 """Seconds; a size that ran for less runs again, to show what a warm run takes."""
 
+RUNS = 4
+"""How often a size is run at most. The quickest of the later runs is what the dispatcher
+reckons with at first: other processes start at the same time and disturb the rest."""
 
-def warm(hosted: Hosted, limit: int) -> tuple[MethodState, ...]:
+
+def warm(
+    hosted: Hosted, limit: int, *, limits: Mapping[str, int] | None = None
+) -> tuple[MethodState, ...]:
     """Run every method at its sizes, probe the batchable ones, and say how each is to be run.
 
     A method that is not repeatable is neither run nor probed: running it changes the model.
+    Nor is one that takes anything: no input can be made up for it.
 
     Args:
         hosted: The loaded model.
         limit: Most rows in one batch.
+        limits: Most rows in one batch of single methods.
     """
     deadline = time.monotonic() + SECONDS
     states = []
@@ -44,10 +56,34 @@ def warm(hosted: Hosted, limit: int) -> tuple[MethodState, ...]:
             logger.info("%s: %s", name, note)
             states.append(MethodState(name, method.batchable, False, note))
             continue
-        example = hosted.example(name)
-        _run_sizes(method, run, limit, example, deadline)
-        states.append(_probe(method, run, limit, example))
+        if any(leaf.dtype == ANY for leaf in method.inputs):
+            logger.info("%s: neither warmed nor probed: it has no input_spec", name)
+            states.append(MethodState(name, method.batchable, True))
+            continue
+        most = (limits or {}).get(name, limit)
+        state = _warm_method(method, run, most, hosted.example(name), deadline)
+        if state.sizes:
+            hosted.methods[name] = AllowedSizes(method, run, state.sizes)
+        states.append(state)
     return tuple(states)
+
+
+def _warm_method(
+    method: MethodSpec, run: Method, limit: int, example: list[Array] | None, deadline: float
+) -> MethodState:
+    """Run a method at its sizes, probe it, and see whether other sizes are costly."""
+    took = _run_sizes(method, run, limit, example, deadline)
+    state = _probe(method, run, limit, example)
+    costs = tuple((rows, min(seconds[1:] or seconds)) for rows, seconds in took.items())
+    allowed: tuple[int, ...] = ()
+    if state.batchable and len(took) > 2:
+        other = [rows for rows in UNWARMED if rows < limit and rows not in took]
+        if is_costly(method, run, other, example):
+            allowed = tuple(sorted(took))
+            logger.info(
+                "%s: a new size is costly; batches are filled up to %s rows", method.name, allowed
+            )
+    return msgspec.structs.replace(state, costs=costs, sizes=allowed)
 
 
 def declared(hosted: Hosted) -> tuple[MethodState, ...]:
@@ -67,30 +103,35 @@ def sizes(limit: int) -> list[int]:
 
 def _run_sizes(
     method: MethodSpec, run: Method, limit: int, example: list[Array] | None, deadline: float
-) -> None:
-    took = []
+) -> dict[int, list[float]]:
+    """Return the seconds of each run at each size that was run."""
+    took: dict[int, list[float]] = {}
+    texts = []
     for position, rows in enumerate(sizes(limit) if method.batchable else [1]):
         if position > 2 and time.monotonic() > deadline:
-            took.append("the others not in time")
+            texts.append("the others not in time")
             break
         try:
-            seconds = _run(method, run, rows, example)
+            took[rows] = _run(method, run, rows, example)
         except Exception as exc:
             logger.warning("%s: warm-up with %d rows failed: %s", method.name, rows, describe(exc))
             break
-        took.append(f"{rows}: " + ", then ".join(f"{each * 1e3:.2f} ms" for each in seconds))
-    if took:
-        logger.info("%s: warm: rows %s", method.name, "; ".join(took))
+        first, *later = took[rows]
+        texts.append(f"{rows}: {first * 1e3:.2f} ms" + _then(later))
+    if texts:
+        logger.info("%s: warm: rows %s", method.name, "; ".join(texts))
+    return took
+
+
+def _then(seconds: list[float]) -> str:
+    return f", then {min(seconds) * 1e3:.2f} ms" if seconds else ""
 
 
 def _run(method: MethodSpec, run: Method, rows: int, example: list[Array] | None) -> list[float]:
-    """Return the seconds of a first run, and of a second one if the first was quick."""
-    if example is None:
-        arrays = samples.zeros(method, rows)
-    else:
-        arrays = samples.repeated(method, example, rows)
+    """Return the seconds of a first run, and of more that follow while they are quick."""
+    arrays = samples.made_up(method, rows, example)
     seconds: list[float] = []
-    while not seconds or (len(seconds) < 2 and seconds[0] < QUICK):
+    while not seconds or (len(seconds) < RUNS and sum(seconds) < QUICK):
         started = time.perf_counter()
         run(arrays)
         seconds.append(time.perf_counter() - started)
