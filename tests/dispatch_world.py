@@ -7,13 +7,17 @@ names the rows that it ran, so a row that reaches the wrong caller is seen.
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tfrunner import protocol as p
 from tfrunner.config import DispatcherConfig, ServedModel
 from tfrunner.dispatcher.core import Core
 from tfrunner.dispatcher.outbox import FRONTEND, PeerGone
-from tfrunner.dispatcher.policy import WorkConserving
+from tfrunner.dispatcher.predictive import Predictive
 
 MODEL = "m:1"
 GATEWAYS = (b"a", b"b", b"c", b"g", b"quiet")
@@ -71,6 +75,7 @@ class World:
     def __init__(self, *, bound: int = 8, workers: int = 1, hold: int = 0, **limits: int) -> None:
         served = ServedModel(MODEL, b"spec", max_batch_size=bound, **limits)
         self.config = DispatcherConfig(("f",), "b", (served,), hold=hold)
+        self.methods: tuple[p.MethodState, ...] = METHODS
         self.bound = bound
         self.now = 0.0
         self.epoch = 0
@@ -89,7 +94,7 @@ class World:
 
     def _new_core(self) -> Core:
         self.epoch += 1
-        core = Core(self.config, WorkConserving(), epoch=f"epoch-{self.epoch}", now=self.now)
+        core = Core(self.config, Predictive(), epoch=f"epoch-{self.epoch}", now=self.now)
         core.handle(b"supervisor", p.SupervisorHello("supervisor"), self.now)
         for gateway in GATEWAYS:
             core.handle(gateway, p.Hello(gateway.decode(), f"epoch-{self.epoch}"), self.now)
@@ -108,7 +113,8 @@ class World:
         """Let a worker say its hello, knowing the present epoch."""
         is_ready = not worker.leaving
         hello = p.WorkerHello(
-            worker.name, f"epoch-{self.epoch}", MODEL, 1, "cpu", is_ready, METHODS
+            *(worker.name, f"epoch-{self.epoch}", MODEL, 1, "cpu", is_ready),
+            methods=self.methods,
         )
         self.tell(worker.identity, hello)
 
@@ -151,11 +157,13 @@ class World:
         timeout: float = 1e6,
         fails: bool = False,
         kills: bool = False,
+        client: str = "",
+        priority: int = 0,
     ) -> Asked:
         """Send one request and step."""
         number = len(self.asked) + 1
         body = gateway + b":%d" % number
-        request = p.Request(number, MODEL, method, layout, rows, timeout, "", (body,))
+        request = p.Request(number, MODEL, method, layout, rows, timeout, client, (body,), priority)
         asked = Asked(gateway, request, self.now + timeout, fails, kills)
         self.asked[gateway, number] = asked
         self.tell(gateway, p.Submit((request,)))
@@ -166,7 +174,7 @@ class World:
         asked.cancelled = True
         self.tell(asked.gateway, p.Cancel((asked.request.id,)))
 
-    def finish(self, worker: FakeWorker) -> None:
+    def finish(self, worker: FakeWorker, seconds: float = 0.001) -> None:
         """Let a worker end its running batch, as the batch deserves: done, failed or dead."""
         message = worker.held[0]
         askeds = [self._asked(g.gateway, part) for g in message.groups for part in g.parts]
@@ -185,7 +193,7 @@ class World:
             failed = p.BatchFailed(message.batch, message.attempt, "model_error", text)
             self.tell(worker.identity, failed)
             return
-        done = p.BatchDone(message.batch, message.attempt, 0.001, outputs(message))
+        done = p.BatchDone(message.batch, message.attempt, seconds, outputs(message))
         worker.old_replies.append(done)
         self.tell(worker.identity, done)
 
@@ -349,3 +357,83 @@ def outputs(message: p.RunBatch) -> tuple[p.BlockFor, ...]:
         block = p.Block(spans, b"out", (" ".join(names).encode(),))
         blocks.append(p.BlockFor(each.gateway, block))
     return tuple(blocks)
+
+
+class TimedWorld(World):
+    """A world in which workers take time: `run` lets it pass.
+
+    Args:
+        cost: Seconds that a batch of so many rows takes.
+        transfer: Seconds to a worker and back.
+        is_warm: Whether the workers bring their costs with them; otherwise they are learned.
+        sizes: The sizes that workers may run; they pad to the next one.
+    """
+
+    def __init__(
+        self,
+        cost: Callable[[int], float],
+        *,
+        bound: int = 8,
+        workers: int = 1,
+        transfer: float = 0.0,
+        is_warm: bool = True,
+        sizes: tuple[int, ...] = (),
+        **limits: int,
+    ) -> None:
+        super().__init__(bound=bound, workers=0, **limits)
+        self.cost = cost
+        self.transfer = transfer
+        self.batches: list[tuple[float, int]] = []  # when each was sent, and its rows
+        self.answers: dict[int, float] = {}  # when each request was answered, by its number
+        self._ends: list[tuple[float, int, FakeWorker]] = []
+        self._free: dict[str, float] = {}
+        self._seconds: dict[int, float] = {}
+        self._sizes = sizes
+        known = sizes or tuple(1 << power for power in range(bound.bit_length()))
+        costs = tuple((rows, cost(rows)) for rows in known) if is_warm else ()
+        self.methods = (p.MethodState("__call__", True, True, "", costs, sizes),)
+        for _ in range(workers):
+            self.start_worker()
+
+    def _perform(self, send: object) -> None:
+        super()._perform(send)
+        _, peer, message = send
+        if isinstance(message, p.RunBatch):
+            worker = self.workers[peer]
+            self.batches.append((self.now, message.rows))
+            start = max(self.now + self.transfer / 2, self._free.get(worker.name, 0.0))
+            padded = next((size for size in self._sizes if size >= message.rows), message.rows)
+            end = self._free[worker.name] = start + self.cost(padded)
+            heapq.heappush(self._ends, (end + self.transfer / 2, len(self.batches), worker))
+            self._seconds[message.batch] = end - start
+        elif isinstance(message, p.Results):
+            for block in message.blocks:
+                for span in block.spans:
+                    self.answers[span.request] = self.now
+
+    def run(self, until: float) -> None:
+        """Let time pass: batches end, and the core is woken when it wants to be."""
+        while True:
+            alarm = self.core.next_wakeup()
+            end = self._ends[0][0] if self._ends else math.inf
+            moment = min(end, math.inf if alarm is None else alarm)
+            if moment > until:
+                break
+            self.now = max(self.now, moment)
+            if end <= self.now:
+                _, _, worker = heapq.heappop(self._ends)
+                self.finish(worker, self._seconds[worker.held[0].batch])
+            else:
+                for worker in self.workers.values():
+                    self.announce(worker)
+                self.step()
+        self.now = max(self.now, until)
+
+    def latency(self, asked: Asked) -> float:
+        """Return the seconds after which a request was answered."""
+        return self.answers[asked.request.id] - (asked.deadline - asked.request.timeout)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What the snapshot says of the model."""
+        return self.core.snapshot(self.now)["models"][MODEL]

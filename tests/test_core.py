@@ -9,7 +9,7 @@ from tfrunner import protocol as p
 from tfrunner.config import DispatcherConfig, ServedModel
 from tfrunner.dispatcher.core import Core
 from tfrunner.dispatcher.outbox import PeerGone
-from tfrunner.dispatcher.policy import WorkConserving
+from tfrunner.dispatcher.predictive import Predictive
 from tfrunner.dispatcher.states import REQUEST_MOVES, RequestState, move
 
 
@@ -607,7 +607,7 @@ def test_a_move_that_is_not_in_the_table_raises():
 def test_a_worker_on_an_unused_device_is_preferred():
     """Idle device first, then the most recently used worker."""
     served = ServedModel(MODEL, b"", max_batch_size=1)
-    core = Core(DispatcherConfig(("f",), "b", (served,)), WorkConserving(), epoch="e")
+    core = Core(DispatcherConfig(("f",), "b", (served,)), Predictive(), epoch="e")
     for name, device in (("w1", "0"), ("w2", "1"), ("w3", "0")):
         methods = (p.MethodState("__call__", True, True),)
         hello = p.WorkerHello(name, "e", MODEL, 1, device, True, methods)
@@ -712,7 +712,7 @@ def test_the_most_careful_worker_decides_how_a_method_is_run():
     )
     world.tell(b"careful", hello)
     method = world.core.snapshot(0.0)["models"][MODEL]["methods"]["__call__"]
-    assert method == {"batchable": False, "repeatable": False, "note": "rows differ"}
+    assert method == {"batchable": False, "repeatable": False, "note": "rows differ", "sizes": []}
 
 
 def test_a_load_error_of_a_worker_is_the_models_reason():

@@ -253,7 +253,11 @@ def double_reply(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_row_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is off by one."""
     original = Queue.take
-    monkeypatch.setattr(Queue, "take", lambda self, rows, *rest: original(self, rows + 1, *rest))
+
+    def take(self: Queue, rows: int, *rest, most: int, **options) -> list[Piece]:
+        return original(self, rows + 1, *rest, most=most + 1, **options)
+
+    monkeypatch.setattr(Queue, "take", take)
 
 
 def batch_of_a_dead_worker_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +279,11 @@ def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 def expired_requests_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines are not looked at."""
     original = Queue.take
-    monkeypatch.setattr(Queue, "take", lambda self, rows, now, drop: original(self, rows, -1, drop))
+
+    def take(self: Queue, rows: int, now: float, *rest, **options) -> list[Piece]:
+        return original(self, rows, -1, *rest, **options)
+
+    monkeypatch.setattr(Queue, "take", take)
 
 
 def suspects_in_company(monkeypatch: pytest.MonkeyPatch) -> None:

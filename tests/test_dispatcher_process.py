@@ -20,6 +20,7 @@ from tests.gateway_world import METHOD, MODEL, block, call, rows
 from tfrunner import protocol as p
 from tfrunner.config import DispatcherConfig, ServedModel, to_argument
 from tfrunner.dispatcher.__main__ import READ_LIMIT, Shell
+from tfrunner.dispatcher.learned import Learned
 from tfrunner.dispatcher.outbox import BACKEND, PeerGone, Send
 from tfrunner.errors import NotFound
 from tfrunner.gateway import Answer, Gateway
@@ -349,7 +350,7 @@ def test_the_shell_reads_bounded_turns_and_reports_peers_that_are_gone(
     flood = 3 * READ_LIMIT + 1
     stop = Stop()
     core = FakeCore(stop, expected=flood)
-    shell = Shell(core, stop)  # type: ignore[arg-type]
+    shell = Shell(core, stop, Learned("", {}, now=0.0))  # type: ignore[arg-type]
     gateway = Dealer("api-0")
     gateway.open()
     gateway.connect(config.frontend[0])

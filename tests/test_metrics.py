@@ -35,6 +35,12 @@ STATE: dict[str, Any] = {
             "out_of_memory": 5,
             "late": 6,
             "reasons": {"idle": 4, "full": 2},
+            "dropped": {"early": 8, "expired": 9},
+            "client_seconds": {"": 1.5, "(others)": 2.5},
+            "padded_rows": 11,
+            "predicted_seconds": 3.5,
+            "error_seconds": 0.25,
+            "prediction_ratio": {"bounds": [0.5, 1.25], "counts": [1, 4, 1], "sum": 5.5},
         },
         "gone:v1": {"state": "unavailable", "reason": "corrupt"},
     },
@@ -89,6 +95,11 @@ def test_every_number_of_the_state_is_exposed() -> None:
     for name, value in (("poisoned", 3), ("fenced", 4), ("out_of_memory", 5), ("late", 6)):
         assert read[f"tfrunner_{name}_total", (m,)] == value
     assert read["tfrunner_dispatched_total", (m, ("reason", "full"))] == 2
+    assert read["tfrunner_dropped_total", (m, ("reason", "early"))] == 8
+    assert read["tfrunner_client_seconds_total", (("client", ""), m)] == 1.5
+    assert read["tfrunner_client_seconds_total", (("client", "(others)"), m)] == 2.5
+    for name, value in (("padded_rows", 11), ("predicted_seconds", 3.5), ("error_seconds", 0.25)):
+        assert read[f"tfrunner_{name}_total", (m,)] == value
     for name, value in (("queued_requests", 3), ("queued_rows", 4), ("queued_bytes", 80)):
         assert read[f"tfrunner_{name}", (m,)] == value
     assert read["tfrunner_workers_up", (m,)] == 2
@@ -118,6 +129,7 @@ def test_histograms_are_cumulative() -> None:
     m = (("model", "m:v1"),)
     assert [bucket("queue_seconds", each) for each in ("0.001", "0.01", "+Inf")] == [5, 9, 10]
     assert read["tfrunner_queue_seconds_sum", m] == 0.5
+    assert [bucket("prediction_ratio", each) for each in ("0.5", "1.25", "+Inf")] == [1, 5, 6]
     assert [bucket("batch_rows", each) for each in ("1", "2", "4", "8", "+Inf")] == [2, 2, 3, 6, 6]
     assert read["tfrunner_batch_rows_sum", m] == 2 * 1 + 3 + 8 * 3
     assert read["tfrunner_batch_rows_count", m] == 6

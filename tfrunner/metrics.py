@@ -107,12 +107,25 @@ def _model_counters(models: State) -> Iterator[Metric]:
         ("fenced", "Workers that were killed because they hung or could not be reached."),
         ("out_of_memory", "Batches that the device's memory did not hold."),
         ("late", "Replies to an earlier attempt, which were dropped."),
+        ("padded_rows", "Rows added to batches to reach an allowed size."),
+        ("predicted_seconds", "Seconds that batches were predicted to take."),
+        ("error_seconds", "Seconds by which batches took longer or shorter than predicted."),
     ):
         yield _counter(key, text, _by(models, key), "model")
     reasons = _by_key(models, "reasons")
     yield _counter(
         "dispatched", "Batches sent to workers, by why then.", reasons, "model", "reason"
     )
+    dropped = _by_key(models, "dropped")
+    yield _counter(
+        "dropped", "Requests that were queued and not answered, by why.", dropped,
+        "model", "reason",
+    )  # fmt: skip
+    clients = _by_key(models, "client_seconds")
+    yield _counter(
+        "client_seconds", "Device time, by client; of the first ones by name.", clients,
+        "model", "client",
+    )  # fmt: skip
 
 
 def _model_gauges(models: State) -> Iterator[Metric]:
@@ -139,6 +152,7 @@ def _model_histograms(models: State) -> Iterator[Metric]:
     for key, text in (
         ("queue_seconds", "Seconds that a request waited for a worker."),
         ("run_seconds", "Seconds that a batch took in the model."),
+        ("prediction_ratio", "What a batch took, over what was predicted."),
     ):
         family = HistogramMetricFamily(f"tfrunner_{key}", text, labels=["model"])
         for tag, model in models.items():

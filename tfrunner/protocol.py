@@ -32,6 +32,9 @@ Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 """Neither negative nor NaN nor infinite: a deadline is made of it."""
 
 
+Priority = Annotated[int, msgspec.Meta(ge=-8, le=8)]
+
+
 class Message(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True, gc=False
 ):
@@ -82,6 +85,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         timeout: Seconds left.
         client: Whose fair share it is counted against.
         bodies: The bytes of its tensors, in the order of the layout.
+        priority: Its share against others doubles with each step.
     """
 
     id: Number
@@ -92,6 +96,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     timeout: Seconds
     client: str
     bodies: Bodies
+    priority: Priority = 0
 
 
 class Submit(Message, frozen=True):
@@ -132,11 +137,16 @@ class Welcome(Message, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Rows of one gateway out of one batch: outputs stacked in the order of the spans."""
+    """Rows of one gateway out of one batch: outputs stacked in the order of the spans.
+
+    `timing` says where the time went, in seconds. A worker sends (gather, run, scatter), or
+    nothing; the dispatcher puts before it how long the first of the requests was queued.
+    """
 
     spans: tuple[Span, ...]
     layout: bytes
     bodies: Bodies
+    timing: tuple[float, ...] = ()
 
 
 class Results(Message, frozen=True):
@@ -173,18 +183,25 @@ class Status(Message, frozen=True):
 class MethodState(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False
 ):
-    """How a worker runs a method; `note` says why batching is off where it was wanted."""
+    """How a worker runs a method; `note` says why batching is off where it was wanted.
+
+    `costs` are (rows, seconds) measured at warm-up. `sizes` are those that it may run; it pads
+    a batch to the next one; (): any size.
+    """
 
     name: str
     batchable: bool
     repeatable: bool
     note: str = ""
+    costs: tuple[tuple[Number, Seconds], ...] = ()
+    sizes: tuple[Number, ...] = ()
 
 
 class WorkerHello(Message, frozen=True):
     """A worker is here; `ready` once its model is loaded and warm. Sent every HELLO_SECONDS.
 
-    `load_error` says why the model cannot be served; such a worker exits.
+    `load_error` says why the model cannot be served; such a worker exits. `device_class` is
+    equal for devices on which a batch costs the same.
     """
 
     name: str
@@ -195,6 +212,7 @@ class WorkerHello(Message, frozen=True):
     ready: bool
     methods: tuple[MethodState, ...]
     load_error: str = ""
+    device_class: str = ""
 
 
 class Leave(Message, frozen=True):

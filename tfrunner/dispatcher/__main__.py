@@ -17,9 +17,11 @@ from time import monotonic, sleep
 import psutil
 
 from tfrunner.config import DispatcherConfig, from_argument
+from tfrunner.dispatcher.checks import check
 from tfrunner.dispatcher.core import Core
+from tfrunner.dispatcher.learned import Learned
 from tfrunner.dispatcher.outbox import BACKEND, FRONTEND, PeerGone
-from tfrunner.dispatcher.policy import WorkConserving
+from tfrunner.dispatcher.predictive import Predictive
 from tfrunner.errors import ConfigError, ProtocolError
 from tfrunner.processes import CONFIG_ERROR, StopSignals, configure_logging, die_with_parent
 from tfrunner.protocol import Decoder, FromBackend, FromGateway, encode
@@ -31,6 +33,9 @@ READ_LIMIT = 200
 
 CLOSE_SECONDS = 1.0
 """So long a stopping dispatcher waits for what it sent to leave."""
+
+KEEP_SECONDS = 1.0
+"""So long it tries to keep what it has learned."""
 
 ORPHAN_SECONDS = 1.0
 """So long a dispatcher that was told to end without a drain looks whether its parent is gone."""
@@ -44,11 +49,13 @@ class Shell:
     Args:
         core: Decides everything.
         stop: Readable, and counted, once the process shall end.
+        learned: Keeps what the core learns.
     """
 
-    def __init__(self, core: Core, stop: StopSignals) -> None:
+    def __init__(self, core: Core, stop: StopSignals, learned: Learned) -> None:
         self._core = core
         self._stop = stop
+        self._learned = learned
         self._routers = {FRONTEND: Router("frontend"), BACKEND: Router("backend")}
         self._decoders = {FRONTEND: Decoder(FromGateway), BACKEND: Decoder(FromBackend)}
 
@@ -71,10 +78,12 @@ class Shell:
             has_news = self._perform()
             for note in self._core.take_notes():
                 log.info("%s", note)
+            self._learned.save_in_time(monotonic())
             wait(routers, 0.0 if has_news else self._rest(), descriptors=(self._stop.fileno(),))
 
     def close(self) -> None:
-        """Close the sockets; their files are removed."""
+        """Close the sockets, whose files are removed; keep what was learned."""
+        self._learned.close(KEEP_SECONDS)
         for router in self._routers.values():
             router.close(CLOSE_SECONDS)
 
@@ -114,13 +123,16 @@ def main(arguments: list[str]) -> int:
     """
     try:
         config = from_argument(DispatcherConfig, arguments[0] if arguments else "")
+        check(config)
         die_with_parent(config.parent, by=signal.SIGTERM)
         configure_logging(config.log_level, "dispatcher")
         epoch = secrets.token_hex(8)
         with StopSignals() as stop:
-            core = Core(config, WorkConserving(), epoch=epoch, now=monotonic())
-            shell = Shell(core, stop)
+            core = Core(config, Predictive(), epoch=epoch, now=monotonic())
+            learned = Learned(config.home, core.books(), now=monotonic())
+            shell = Shell(core, stop, learned)
             try:
+                learned.load()
                 shell.open(config)
                 log.info("epoch %s, %d models", epoch, len(config.models))
                 shell.run()

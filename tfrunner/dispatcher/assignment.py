@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from math import inf
+
 from tfrunner.dispatcher.batches import Batch, Piece, Rerun, chunks
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
-from tfrunner.dispatcher.policy import Policy
+from tfrunner.dispatcher.policy import Choice, Policy, View
 from tfrunner.dispatcher.queues import Queue
 from tfrunner.dispatcher.requests import Requests
 from tfrunner.dispatcher.workers import Worker
 
+LONGEST_WAIT = 1.0
+"""So many seconds a request waits at most beside an idle worker, whatever a policy predicts."""
+
 
 class Assignment:
-    """Gives workers what they may run."""
+    """Gives workers what they may run.
+
+    Args:
+        may_hold: Whether the policy may keep requests from idle workers without end (tests).
+
+    Attributes:
+        again: The moment at which a policy wants to be asked again; the core sets it back.
+    """
 
     def __init__(
-        self, requests: Requests, policy: Policy, out: Outbox, *, first_batch: int
+        self,
+        requests: Requests,
+        policy: Policy,
+        out: Outbox,
+        *,
+        first_batch: int,
+        may_hold: bool = False,
     ) -> None:
+        self.again = inf
         self._requests = requests
         self._policy = policy
         self._out = out
         self._next_batch = first_batch
+        self._may_hold = may_hold
 
     def assign(self, model: Model, now: float) -> None:
         """Send batches of one model until no credit or no work is left."""
-        while model.has_work and len(model.team):
+        while model.has_work and (model.team.idle or model.team.pick_for_staging(now)):
             queues = self._policy.order(model.queues.values(), now)
             may_stage = not any(queue.reruns for queue in queues)
             if not any(self._send_next(model, queue, may_stage, now) for queue in queues):
@@ -33,29 +54,73 @@ class Assignment:
 
     def _send_next(self, model: Model, queue: Queue, may_stage: bool, now: float) -> bool:
         """Send one batch of a queue; return whether anything changed."""
-        idle = model.team.pick_idle()
+        idle = self._pick_idle(model, queue)
         if queue.reruns:
             return idle is not None and self._send_rerun(model, queue, idle, now)
         worker = idle
         if worker is None and may_stage and model.is_repeatable(queue.method):
-            worker = model.team.pick_for_staging()
+            worker = model.team.pick_for_staging(now)
         if worker is None:
             return False
-        batchable = model.is_batchable(queue.method)
-        full = min(queue.bound, worker.limit) if batchable else 1
-        rows = self._policy.size(queue, idle=worker is idle, full=full, now=now)
-        if rows == 0:
+        view = self._view(model, queue, worker, now)
+        choice = self._choose(queue, view)
+        if choice.rows <= 0:
+            self.again = min(self.again, choice.again)
             return False
-        if batchable:
-            pieces = queue.take(rows, now, self._requests.expire)
-        else:
-            pieces = queue.take_one(now, self._requests.expire)
+        pieces = self._take(model, queue, choice, view)
         if not pieces:
             return False
         self._count_out(model, pieces, now)
-        reason = "staged" if worker is not idle else "full" if rows >= full else "idle"
+        reason = choice.reason or _reason(choice, view)
         self._start(model, Rerun(pieces, attempt=1), worker, reason, now)
         return True
+
+    def _pick_idle(self, model: Model, queue: Queue) -> Worker | None:
+        """Return an idle worker; of devices that differ the one that is fastest."""
+        if not model.team.is_mixed:
+            return model.team.pick_idle()
+        rows = max(1, min(queue.rows, queue.bound))
+        return model.team.pick_idle(lambda w: model.costs(queue.method, w).predict(rows))
+
+    def _view(self, model: Model, queue: Queue, worker: Worker, now: float) -> View:
+        most = min(queue.bound, worker.limit) if model.is_batchable(queue.method) else 1
+        sizes = model.allowed(queue.method, most)
+        is_idle = not worker.batches
+        batch = None if is_idle else worker.batches[0]
+        ends = now if batch is None else batch.ends if batch.latest >= now else inf
+        return View(
+            now,
+            is_idle,
+            sizes[-1] if sizes else most,
+            model.team.idle,
+            len(model.team),
+            ends,
+            model.costs(queue.method, worker),
+            sizes,
+            model.forecast.load(now),
+        )
+
+    def _choose(self, queue: Queue, view: View) -> Choice:
+        """Ask the policy; what an idle worker is kept from leaves after LONGEST_WAIT."""
+        choice = self._policy.size(queue, view)
+        if choice.rows > 0 or not view.idle or self._may_hold:
+            return choice
+        latest = queue.oldest + LONGEST_WAIT
+        if view.now >= latest:
+            return Choice(min(queue.rows, view.full), reason="cap")
+        return choice._replace(again=min(choice.again, latest))
+
+    def _take(self, model: Model, queue: Queue, choice: Choice, view: View) -> list[Piece]:
+        if not model.is_batchable(queue.method):
+            return queue.take_one(view.now, self._requests.expire)
+        return queue.take(
+            min(choice.rows, view.full),
+            view.now,
+            self._requests.expire,
+            most=view.full,
+            drop_before=choice.drop_before,
+            on_dropped=self._requests.drop_early,
+        )
 
     def _send_rerun(self, model: Model, queue: Queue, worker: Worker, now: float) -> bool:
         """Run pieces again, without those whose request is closed or has expired by now."""
@@ -82,12 +147,28 @@ class Assignment:
     def _start(self, model: Model, rerun: Rerun, worker: Worker, reason: str, now: float) -> None:
         batch = Batch(self._next_batch, rerun)
         self._next_batch += 1
+        batch.sent = now
+        batch.waited = now - rerun.pieces[0].owner.arrived
+        self._predict(model, batch, worker)
         worker.batches.append(batch)
         if len(worker.batches) == 1:
             batch.run(now)
             model.team.started(worker)
+        else:
+            model.team.staged()
         model.ledger.reasons[reason] += 1
         self._out.to_backend(worker.identity, batch.message())
+
+    def _predict(self, model: Model, batch: Batch, worker: Worker) -> None:
+        """Note what the batch will probably take, padded to an allowed size."""
+        method = batch.pieces[0].owner.request.method
+        batch.costs = model.costs(method, worker)
+        sizes = model.allowed(method, worker.limit)
+        at = bisect_left(sizes, batch.rows)
+        if at < len(sizes):
+            batch.padded = sizes[at] - batch.rows
+        if batch.costs.is_known:
+            batch.expected = batch.costs.predict(batch.rows + batch.padded)
 
     def _count_out(self, model: Model, pieces: list[Piece], now: float) -> None:
         """Count requests of which no row waits any more out of the queue."""
@@ -97,3 +178,10 @@ class Assignment:
                 observe(now - owner.arrived)
             if owner.taken == owner.weight:
                 model.leave_queue(owner)
+
+
+def _reason(choice: Choice, view: View) -> str:
+    """Return why a batch is sent, where the policy does not say."""
+    if not view.idle:
+        return "staged"
+    return "full" if choice.rows >= view.full else "idle"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from tfrunner.dispatcher.costs import CostTable
 from tfrunner.dispatcher.states import (
     BATCH_MOVES,
     REQUEST_MOVES,
@@ -13,6 +14,10 @@ from tfrunner.dispatcher.states import (
     move,
 )
 from tfrunner.protocol import BlockFor, Part, PartsOf, Request, RunBatch
+
+if TYPE_CHECKING:
+    from tfrunner.dispatcher.flows import Account
+    from tfrunner.dispatcher.queues import Queue
 
 
 class Accepted:
@@ -24,12 +29,18 @@ class Accepted:
         taken: Rows that have been put into batches.
         remaining: Rows that have not been answered.
         deaths: Workers that died while they ran it.
+        cost: Seconds of device time that it was predicted to need when it was queued.
+        account: Whose share it is counted against; set when it is queued.
+        queue: Where it waits; set when it is looked at for the first time.
     """
 
     __slots__ = (
         *("gateway", "request", "arrived", "deadline", "weight", "size"),
-        *("taken", "remaining", "deaths", "state"),
+        *("taken", "remaining", "deaths", "state", "cost", "account", "queue"),
     )
+
+    account: Account
+    queue: Queue
 
     def __init__(self, gateway: bytes, request: Request, arrived: float) -> None:
         self.gateway = gateway
@@ -41,6 +52,7 @@ class Accepted:
         self.taken = 0
         self.remaining = self.weight
         self.deaths = 0
+        self.cost = 0.0
         self.state = RequestState.OPEN
 
     @property
@@ -94,11 +106,18 @@ class Batch:
 
     Attributes:
         started: When the worker could begin to run it.
+        sent: When it was sent.
+        waited: Seconds that its first request waited before.
+        padded: Rows that the worker adds to reach an allowed size.
+        costs: What was known of its method on its worker, and learns from it.
+        expected: Seconds that it was predicted to run; 0 where nothing was known.
+        ends: When it was predicted to be back; infinity where nothing was known.
+        latest: When it would be so late that the prediction is worth nothing.
     """
 
     __slots__ = (
-        *("alone", "attempt", "bisection", "groups", "id"),
-        *("pieces", "rows", "started", "state"),
+        *("alone", "attempt", "bisection", "costs", "ends", "expected", "groups", "id"),
+        *("latest", "padded", "pieces", "rows", "sent", "started", "state", "waited"),
     )
 
     def __init__(self, number: int, rerun: Rerun) -> None:
@@ -108,6 +127,12 @@ class Batch:
         self.alone = rerun.alone
         self.bisection = rerun.bisection
         self.started = 0.0
+        self.sent = 0.0
+        self.waited = 0.0
+        self.padded = 0
+        self.costs: CostTable | None = None
+        self.expected = 0.0
+        self.ends = self.latest = math.inf
         self.state = BatchState.STAGED
         self.groups = group(rerun.pieces)
         self.rows = sum(part.stop - part.start for each in self.groups for part in each.parts)
@@ -117,9 +142,13 @@ class Batch:
         self.state = move(BATCH_MOVES, self.state, event)
 
     def run(self, now: float) -> None:
-        """Count it as running."""
+        """Count it as running; it begins when it has arrived, or now if it lay staged."""
         self.move("run")
         self.started = now
+        if self.costs is not None and self.expected:
+            way = self.costs.transfer if now == self.sent else 0.0
+            self.ends = now + way + self.expected
+            self.latest = self.ends + SLACK_RUNS * self.expected
 
     def is_awaited(self, now: float) -> bool:
         """Whether anybody still waits for it."""
@@ -158,6 +187,9 @@ def group(pieces: list[Piece]) -> tuple[PartsOf, ...]:
         by_gateway.setdefault(owner.gateway, []).append(part)
     return tuple(PartsOf(gateway, tuple(parts)) for gateway, parts in by_gateway.items())
 
+
+SLACK_RUNS = 1.0
+"""A batch that is late by so many times its predicted run may be late by any time."""
 
 NAMED = 8
 """So many requests are named in a line of the log."""

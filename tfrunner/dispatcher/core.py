@@ -7,21 +7,28 @@ the sends. `handle` only records; `step` alone moves requests.
 from __future__ import annotations
 
 import zlib
-from collections import deque
+from collections import Counter, deque
+from math import inf
 from typing import Any
 
 from tfrunner import protocol as p
 from tfrunner.config import DispatcherConfig
 from tfrunner.dispatcher.assignment import Assignment
 from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.costbook import CostBook
+from tfrunner.dispatcher.learning import Learning
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import FRONTEND, Outbox, PeerGone, Send
 from tfrunner.dispatcher.policy import Hold, Policy
+from tfrunner.dispatcher.recovery import Recovery
 from tfrunner.dispatcher.requests import Requests
 from tfrunner.dispatcher.roster import Roster
 
 SILENCE_SECONDS = 1.0
 """A gateway that owes us a Hello for so long is sent a Welcome: it fails to leave if it is gone."""
+
+MOST_GIVEN_UP = 8
+"""So many requests at most are given up for the bytes of another client's."""
 
 FORGET_SECONDS = 60.0
 """A gateway that waits for nothing and is silent for so long is forgotten."""
@@ -44,14 +51,18 @@ class Core:
         self._started = now
         self._next_look = now + SILENCE_SECONDS
         self._specs = tuple(served.spec for served in config.models)
-        self._models = {served.tag: Model(served) for served in config.models}
+        devices: Counter[str] = Counter()
+        self._models = {served.tag: Model(served, devices) for served in config.models}
         self._out = Outbox()
         self._requests = Requests(self._models, self._out)
-        self._roster = Roster(self._models, self._requests, self._out, epoch=epoch)
         held = Hold(policy, config.hold) if config.hold else policy
+        recovery = Recovery(self._requests, Learning(held), self._out)
+        self._roster = Roster(self._models, self._requests, recovery, self._out, epoch=epoch)
         # Batch numbers of different epochs differ: a late reply to an earlier dispatcher fits none.
         first = zlib.crc32(epoch.encode()) << 30
-        self._assignment = Assignment(self._requests, held, self._out, first_batch=first)
+        self._assignment = Assignment(
+            self._requests, held, self._out, first_batch=first, may_hold=bool(config.hold)
+        )
         self._inbox: deque[tuple[bytes, Any, float]] = deque()
         self._processes: tuple[dict[str, Any], ...] = ()
         self._counters: dict[str, dict[str, float]] = {}
@@ -75,13 +86,20 @@ class Core:
             self._take_in(sender, message, then)
         if now >= self._next_look:
             self._look_around(now)
+        self._assignment.again = inf
         for model in self._models.values():
             self._assignment.assign(model, now)
         return self._out.take()
 
     def next_wakeup(self) -> float | None:
         """Return the moment at which `step` must be called even if nothing comes."""
-        return self._next_look if self._requests.open or self._roster.is_busy else None
+        if not self._requests.open and not self._roster.is_busy:
+            return None
+        return min(self._next_look, self._assignment.again)
+
+    def books(self) -> dict[str, CostBook]:
+        """Return what batches cost, by tag: for the shell to keep, and to bring back."""
+        return {tag: model.book for tag, model in self._models.items()}
 
     def take_notes(self) -> list[str]:
         """Return lines for the log, once."""
@@ -170,7 +188,7 @@ class Core:
             self._requests.refuse(
                 accepted, "unavailable", text, reason="model_unavailable", retry_after=5.0
             )
-        elif not model.has_room(accepted):
+        elif not self._has_room(model, accepted):
             text = (
                 f"the queue of {model.tag} is full ({model.queued_requests} requests, "
                 f"{model.queued_bytes} bytes); try again later."
@@ -188,6 +206,18 @@ class Core:
             )
         else:
             self._requests.accept(accepted)
+
+    def _has_room(self, model: Model, accepted: Accepted) -> bool:
+        """Whether a request can be queued; a client with more than its share gives way."""
+        model.expect(accepted)
+        for _ in range(MOST_GIVEN_UP):
+            if model.has_room(accepted):
+                return True
+            last = model.who_gives_way(accepted)
+            if last is None:
+                return False
+            self._requests.displace(last)
+        return model.has_room(accepted)
 
     def _lose(self, link: str, peer: bytes) -> None:
         """A message could not leave: a gateway's work is dropped, a worker is fenced."""

@@ -13,26 +13,31 @@ BOUNDS = (
 """Upper bounds of the histograms' buckets, in seconds."""
 
 
+RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+"""Upper bounds for actual over predicted time: 1 is a prediction that came true."""
+
+
 class Histogram:
-    """Counts of durations in seconds, by BOUNDS."""
+    """Counts of numbers, by default of durations in seconds."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+    def __init__(self, bounds: tuple[float, ...] = BOUNDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.sum += seconds
+    def add(self, number: float) -> None:
+        """Count one number."""
+        self.counts[bisect_left(self.bounds, number)] += 1
+        self.sum += number
 
     def quantile(self, share: float) -> float | None:
-        """Return an upper bound of a quantile in seconds; None before anything was counted."""
+        """Return an upper bound of a quantile; None before anything was counted."""
         wanted = share * sum(self.counts)
         if not wanted:
             return None
-        for bound, count in zip((*BOUNDS, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             wanted -= count
             if wanted <= 0:
                 return bound
@@ -40,7 +45,7 @@ class Histogram:
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"bounds": list(BOUNDS), "counts": list(self.counts), "sum": self.sum}
+        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum}
 
 
 class Ledger:
@@ -51,7 +56,9 @@ class Ledger:
         self.refused: Counter[str] = Counter()  # by reason
         self.batch_rows: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()  # why batches were sent
+        self.dropped: Counter[str] = Counter()  # why requests left the queue unanswered
         self.rows = 0
+        self.padded_rows = 0
         self.batches = 0
         self.requeued = 0
         self.bisected = 0
@@ -61,6 +68,9 @@ class Ledger:
         self.out_of_memory = 0
         self.queue_seconds = Histogram()
         self.run_seconds = Histogram()
+        self.prediction_ratio = Histogram(RATIOS)
+        self.predicted_seconds = 0.0
+        self.error_seconds = 0.0
 
     def count_run(self, rows: int, seconds: float) -> None:
         """Count a batch that was run."""
@@ -69,6 +79,12 @@ class Ledger:
         self.batch_rows[rows] += 1
         self.run_seconds.add(seconds)
 
+    def count_prediction(self, expected: float, seconds: float) -> None:
+        """Count how good a prediction was."""
+        self.prediction_ratio.add(seconds / expected)
+        self.predicted_seconds += expected
+        self.error_seconds += abs(seconds - expected)
+
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
@@ -76,7 +92,9 @@ class Ledger:
             "refused": dict(self.refused),
             "batch_rows": {str(rows): count for rows, count in sorted(self.batch_rows.items())},
             "reasons": dict(self.reasons),
+            "dropped": dict(self.dropped),
             "rows": self.rows,
+            "padded_rows": self.padded_rows,
             "batches": self.batches,
             "requeued": self.requeued,
             "bisected": self.bisected,
@@ -86,4 +104,7 @@ class Ledger:
             "out_of_memory": self.out_of_memory,
             "queue_seconds": self.queue_seconds.as_data(),
             "run_seconds": self.run_seconds.as_data(),
+            "prediction_ratio": self.prediction_ratio.as_data(),
+            "predicted_seconds": self.predicted_seconds,
+            "error_seconds": self.error_seconds,
         }

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
+
+import msgspec
 
 from tfrunner.config import ServedModel
 from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.costbook import CostBook
+from tfrunner.dispatcher.costs import CostTable
+from tfrunner.dispatcher.flows import Shares
+from tfrunner.dispatcher.forecast import Forecast
 from tfrunner.dispatcher.ledger import Ledger
 from tfrunner.dispatcher.queues import Queue
 from tfrunner.dispatcher.workers import Team, Worker
 from tfrunner.protocol import MethodState, Request
 
-PRUDENCE = 0.8
-"""Share of its time that a request may be predicted to wait: predictions are no promises."""
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes that both may run; () stands for any."""
+    if not one or not other:
+        return one or other
+    return tuple(size for size in one if size in other) or one
 
 
 class Model:
@@ -23,12 +34,18 @@ class Model:
         methods: How the workers run each method; empty until one is ready.
         reason: Why it cannot be served, "" if it can or will be.
         most_workers: How many were ready at one time.
+        book: What batches cost.
+        shares: Who has had how much device time.
+        forecast: How long requests wait, and how much work comes in.
     """
 
-    def __init__(self, served: ServedModel) -> None:
+    def __init__(self, served: ServedModel, devices: Counter[str]) -> None:
         self.served = served
         self.queues: dict[tuple[str, bytes], Queue] = {}
-        self.team = Team()
+        self.team = Team(devices)
+        self.book = CostBook()
+        self.shares = Shares()
+        self.forecast = Forecast(self.team, self.shares)
         self.ledger = Ledger()
         self.methods: dict[str, MethodState] = {}
         self.reason = ""
@@ -40,6 +57,11 @@ class Model:
     def tag(self) -> str:
         """The tag that requests name."""
         return self.served.tag
+
+    @property
+    def largest(self) -> int:
+        """The most rows in a batch of any method."""
+        return max((self.served.max_batch_size, *self.served.method_sizes.values()))
 
     @property
     def state(self) -> str:
@@ -56,6 +78,11 @@ class Model:
     def add_worker(self, worker: Worker) -> None:
         """Count in a worker that is ready."""
         self.team.add(worker)
+        for method in worker.methods:
+            self.book.seed(method.name, worker.device_class, method.costs)
+            worker.seen.update((method.name, rows) for rows, _ in method.costs)
+            table = self.book.table(method.name, worker.device_class)
+            self.forecast.note(method.name, table, self.full(method.name))
         self.most_workers = max(self.most_workers, len(self.team))
 
     def is_batchable(self, method: str) -> bool:
@@ -71,6 +98,8 @@ class Model:
     def learn(self, methods: tuple[MethodState, ...]) -> None:
         """Take in how a worker runs the methods; the most careful worker counts."""
         for method in methods:
+            sizes = tuple(sorted(set(method.sizes) - {0}))
+            method = msgspec.structs.replace(method, costs=(), sizes=sizes)
             known = self.methods.get(method.name)
             if known is not None:
                 method = MethodState(
@@ -78,8 +107,16 @@ class Model:
                     known.batchable and method.batchable,
                     known.repeatable and method.repeatable,
                     known.note or method.note,
+                    sizes=_common(known.sizes, method.sizes),
                 )
             self.methods[method.name] = method
+
+    def expect(self, accepted: Accepted) -> None:
+        """Look up where a request belongs; count what it will cost, also if it is refused then."""
+        request = accepted.request
+        accepted.queue = self.queue_of(request)
+        accepted.account = self.shares.account(request.client, request.priority)
+        self.forecast.expect(accepted)
 
     def has_room(self, accepted: Accepted) -> bool:
         """Whether the bounded queue takes one more request."""
@@ -88,32 +125,50 @@ class Model:
             and self.queued_bytes + accepted.size <= self.served.queue_bytes
         )
 
-    def is_hopeless(self, accepted: Accepted) -> bool:
-        """Whether a request would probably wait beyond its deadline.
+    def who_gives_way(self, accepted: Accepted) -> Accepted | None:
+        """Return the request that a full queue gives up for a client with less than its share."""
+        account = accepted.account
+        weight = self.shares.weight + (0.0 if account.requests else account.weight)
+        if account.requests + 1 > self.queued_requests * account.weight / weight:
+            return None
+        largest = self.shares.largest()
+        if largest is None or largest is account:
+            return None
+        last = (queue.last_of(largest) for queue in self.queues.values())
+        return next((each for each in last if each is not None), None)
 
-        Never while nothing waits: what a batch takes is learned from those that run.
-        """
-        if not self.queued_requests or not len(self.team):
-            return False
-        queue = self.queue_of(accepted.request)
-        if queue.rows < self.team.idle * queue.bound:
-            return False  # it came in the same step as those before it, and leaves with them
-        # Beside what waits: the batch that runs now, and its own.
-        wait = self._work / len(self.team) + 2 * queue.seconds
-        return wait > PRUDENCE * (accepted.deadline - accepted.arrived)
+    def is_hopeless(self, accepted: Accepted) -> bool:
+        """Whether a request would probably wait beyond its deadline."""
+        return self.queued_requests > 0 and self.forecast.is_hopeless(accepted)
+
+    def allowed(self, method: str, most: int) -> tuple[int, ...]:
+        """Return the sizes up to `most` that a method may run; (): any."""
+        known = self.methods.get(method)
+        if known is None or not known.sizes:
+            return ()
+        return tuple(size for size in known.sizes if size <= most)
+
+    def costs(self, method: str, worker: Worker) -> CostTable:
+        """Return what batches of a method cost on a worker if it runs one now."""
+        return self.book.table(method, worker.device_class, self.team.together(worker))
+
+    def full(self, method: str) -> int:
+        """Return the rows of a batch that cannot grow."""
+        return self.served.batch_size(method) if self.is_batchable(method) else 1
 
     def queue_of(self, request: Request) -> Queue:
         """Return the queue of the request's batch key."""
         key = (request.method, request.layout)
         queue = self.queues.get(key)
         if queue is None:
-            queue = Queue(request.method, bound=self.served.max_batch_size)
+            bound = self.served.batch_size(request.method)
+            queue = Queue(request.method, bound=bound, shares=self.shares)
             self.queues[key] = queue
         return queue
 
     def enqueue(self, accepted: Accepted) -> None:
         """Append a request to its queue."""
-        self.queue_of(accepted.request).add(accepted)
+        accepted.queue.add(accepted)
         self.queued_requests += 1
         self.queued_bytes += accepted.size
 
@@ -125,7 +180,7 @@ class Model:
     def forget(self, accepted: Accepted) -> None:
         """Count a request out of its queue; nothing if all of it was taken before."""
         if accepted.taken < accepted.weight:
-            self.queue_of(accepted.request).forget(accepted)
+            accepted.queue.forget(accepted)
             self.leave_queue(accepted)
 
     def drop_empty_queues(self, limit: int = 64) -> None:
@@ -135,12 +190,12 @@ class Model:
 
     def retry_after(self) -> float:
         """Return the seconds after which the queue has probably moved on, at least 0.1."""
-        return max(0.1, round(self._work / max(1, len(self.team)), 1))
+        return max(0.1, round(self.work / max(1, len(self.team)), 1))
 
     @property
-    def _work(self) -> float:
+    def work(self) -> float:
         """The seconds that one worker needs for all that waits."""
-        return sum(queue.work for queue in self.queues.values())
+        return self.shares.work
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -153,9 +208,15 @@ class Model:
             "queued_rows": sum(queue.rows for queue in self.queues.values()),
             "queued_bytes": self.queued_bytes,
             "methods": {
-                name: {"batchable": m.batchable, "repeatable": m.repeatable, "note": m.note}
+                name: {
+                    "batchable": m.batchable,
+                    "repeatable": m.repeatable,
+                    "note": m.note,
+                    "sizes": list(m.sizes),
+                }
                 for name, m in self.methods.items()
             },
+            "client_seconds": self.shares.as_data(),
             **self.ledger.as_data(),
         }
 

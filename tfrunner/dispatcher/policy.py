@@ -6,9 +6,55 @@ The core asks; it alone moves requests. A policy never sees a request, only coun
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from math import inf
+from typing import NamedTuple, Protocol
 
+from tfrunner.dispatcher.costs import CostTable
 from tfrunner.dispatcher.queues import Queue
+
+
+class Choice(NamedTuple):
+    """What a policy answers.
+
+    Attributes:
+        rows: How many to send now, at most `View.full`; 0: wait.
+        again: When it waits: the moment at which to ask again at the latest.
+        reason: Why it sends, or does not: a label of metrics; "": the core finds one.
+        drop_before: Requests whose deadline is earlier are dropped, as long as others fill
+            the batch; 0: none.
+    """
+
+    rows: int
+    again: float = inf
+    reason: str = ""
+    drop_before: float = 0.0
+
+
+class View(NamedTuple):
+    """What the core knows at the moment of asking.
+
+    Attributes:
+        now: The moment, in seconds of the monotonic clock.
+        idle: Whether the worker runs nothing; otherwise the batch would be staged.
+        full: The rows of a batch that cannot grow.
+        idle_workers: Workers of this model that hold nothing, this one included.
+        workers: Ready workers of this model.
+        ends: When the worker's running batch will probably end; `now` if it runs none, inf
+            if nobody knows.
+        costs: What batches of this method cost on this worker.
+        sizes: The sizes that may be run, ascending; others are padded to the next; (): any.
+        load: The work that comes in, as a share of what the workers can do.
+    """
+
+    now: float
+    idle: bool
+    full: int
+    idle_workers: int
+    workers: int
+    ends: float
+    costs: CostTable
+    sizes: tuple[int, ...] = ()
+    load: float = 0.0
 
 
 class Policy(Protocol):
@@ -17,15 +63,13 @@ class Policy(Protocol):
     def order(self, queues: Iterable[Queue], now: float) -> list[Queue]:
         """Return the queues that have work, the most urgent first."""
 
-    def size(self, queue: Queue, *, idle: bool, full: int, now: float) -> int:
-        """Return how many rows to send now, at most `full`; 0 to wait.
+    def size(self, queue: Queue, view: View) -> Choice:
+        """Return how many rows of a queue to send now; it has at least one."""
 
-        Args:
-            queue: The queue to take them from; it has at least one row.
-            idle: Whether the worker runs nothing; otherwise the batch would be staged.
-            full: The rows of a batch that cannot grow.
-            now: The moment, in seconds of the monotonic clock.
-        """
+    def observe(
+        self, queue: Queue, *, rows: int, requests: int, seconds: float, waited: float, now: float
+    ) -> None:
+        """Take in that a batch is done: it ran `seconds`; its oldest request waited `waited`."""
 
 
 class WorkConserving:
@@ -38,11 +82,16 @@ class WorkConserving:
             waiting.sort(key=lambda queue: queue.oldest)
         return waiting
 
-    def size(self, queue: Queue, *, idle: bool, full: int, now: float) -> int:
+    def size(self, queue: Queue, view: View) -> Choice:
         """Return all that waits if the worker is idle, else a full batch or nothing."""
-        if idle:
-            return min(queue.rows, full)
-        return full if queue.rows >= full else 0
+        if view.idle:
+            return Choice(min(queue.rows, view.full))
+        return Choice(view.full if queue.rows >= view.full else 0)
+
+    def observe(
+        self, queue: Queue, *, rows: int, requests: int, seconds: float, waited: float, now: float
+    ) -> None:
+        """Learn nothing."""
 
 
 class Hold:
@@ -60,13 +109,21 @@ class Hold:
         """Return the order of the policy that is held."""
         return self._policy.order(queues, now)
 
-    def size(self, queue: Queue, *, idle: bool, full: int, now: float) -> int:
+    def size(self, queue: Queue, view: View) -> Choice:
         """Return 0 before enough requests wait."""
         if queue.requests >= self._requests:
             self._released.add(id(queue))
         if id(queue) not in self._released:
-            return 0
-        rows = self._policy.size(queue, idle=idle, full=full, now=now)
-        if rows >= queue.rows:
+            return Choice(0, reason="held")
+        choice = self._policy.size(queue, view)
+        if choice.rows >= queue.rows:
             self._released.discard(id(queue))
-        return rows
+        return choice
+
+    def observe(
+        self, queue: Queue, *, rows: int, requests: int, seconds: float, waited: float, now: float
+    ) -> None:
+        """Pass it on."""
+        self._policy.observe(
+            queue, rows=rows, requests=requests, seconds=seconds, waited=waited, now=now
+        )

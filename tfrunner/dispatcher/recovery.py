@@ -10,25 +10,39 @@
 from __future__ import annotations
 
 from tfrunner.dispatcher.batches import Accepted, Batch, Bisection, Piece, Rerun, halves, names
+from tfrunner.dispatcher.learning import Learning
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.requests import Requests
 from tfrunner.dispatcher.states import BatchState
 from tfrunner.dispatcher.workers import Worker
 from tfrunner.errors import OutOfMemory
-from tfrunner.protocol import BatchDone, BatchFailed
+from tfrunner.protocol import BatchDone, BatchFailed, Block
 
 OUT_OF_MEMORY = OutOfMemory.code
+
+
+def _timed(block: Block, batch: Batch, seconds: float) -> Block:
+    """Return a block that says how long its requests waited, and how long they ran."""
+    return Block(
+        block.spans,
+        block.layout,
+        block.bodies,
+        (batch.waited, *(block.timing or (0.0, seconds, 0.0))),
+    )
 
 
 class Recovery:
     """Settles batches."""
 
-    def __init__(self, requests: Requests, out: Outbox) -> None:
+    def __init__(self, requests: Requests, learning: Learning, out: Outbox) -> None:
         self._requests = requests
+        self._learning = learning
         self._out = out
 
-    def settle(self, model: Model, worker: Worker, batch: Batch, done: BatchDone) -> None:
+    def settle(
+        self, model: Model, worker: Worker, batch: Batch, done: BatchDone, now: float
+    ) -> None:
         """Forward the answers of a batch."""
         if not batch.is_answered_by(done.blocks):
             text = "the worker answered other rows than it was given"
@@ -36,11 +50,9 @@ class Recovery:
             self.isolate(model, worker, batch, failed)
             return
         batch.move("done")
-        model.ledger.count_run(batch.rows, done.seconds)
-        if batch.pieces:
-            model.queue_of(batch.pieces[0].owner.request).learn(done.seconds)
+        self._learning.take_in(model, worker, batch, done.seconds, now)
         for addressed in done.blocks:
-            self._out.answer(addressed.gateway, addressed.block)
+            self._out.answer(addressed.gateway, _timed(addressed.block, batch, done.seconds))
         for owner, start, stop in batch.pieces:
             self._requests.answer(owner, stop - start)
 

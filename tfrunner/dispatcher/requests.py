@@ -104,6 +104,23 @@ class Requests:
         if accepted.is_open:
             self._close(accepted, "drop", "expired")
 
+    def drop_early(self, accepted: Accepted) -> None:
+        """Refuse a queued request in favour of others: it would be answered too late."""
+        text = (
+            f"more requests wait than can be answered in time; the {accepted.request.timeout:g} s "
+            f"of this one would be over before its answer. Try again later."
+        )
+        model = self._models[accepted.request.model]
+        model.ledger.dropped["early"] += 1
+        self.fail(accepted, "overloaded", text, retry_after=model.retry_after())
+
+    def displace(self, accepted: Accepted) -> None:
+        """Refuse a queued request: the queue is full, and its client has the most in it."""
+        text = "the queue is full, and this client has more in it than others; try again later."
+        model = self._models[accepted.request.model]
+        model.ledger.dropped["displaced"] += 1
+        self.fail(accepted, "overloaded", text, retry_after=model.retry_after())
+
     def cancel(self, gateway: bytes, ids: Iterable[int]) -> None:
         """Drop requests that nobody waits for."""
         known = self._gateways.get(gateway)
@@ -134,6 +151,9 @@ class Requests:
         accepted.move(event)
         self.open -= 1
         model = self._models[accepted.request.model]
-        model.forget(accepted)
+        if accepted.taken < accepted.weight:
+            model.forget(accepted)
         model.ledger.outcomes[outcome] += 1
+        if event == "drop":
+            model.ledger.dropped[outcome] += 1
         del self._gateways[accepted.gateway].requests[accepted.request.id]

@@ -44,14 +44,20 @@ class Roster:
     """
 
     def __init__(
-        self, models: dict[str, Model], requests: Requests, out: Outbox, *, epoch: str
+        self,
+        models: dict[str, Model],
+        requests: Requests,
+        recovery: Recovery,
+        out: Outbox,
+        *,
+        epoch: str,
     ) -> None:
         self.workers: dict[str, Worker] = {}
         self._models = models
         self._requests = requests
         self._out = out
         self._epoch = epoch
-        self._recovery = Recovery(requests, out)
+        self._recovery = recovery
         self._by_identity: dict[bytes, Worker] = {}
         self._gone: deque[str] = deque(maxlen=1000)
         self._supervisor: bytes | None = None
@@ -74,7 +80,7 @@ class Roster:
             return
         worker = self.workers.get(hello.name)
         if worker is None:
-            worker = Worker(sender, hello, limit=model.served.max_batch_size, now=now)
+            worker = Worker(sender, hello, limit=model.served.largest_batch, now=now)
             self.workers[hello.name] = self._by_identity[sender] = worker
             self._out.note(f"worker {worker.name} (pid {worker.pid}) loads {model.tag}")
         worker.heard = now
@@ -135,7 +141,7 @@ class Roster:
         model.team.finished(worker)
         if isinstance(message, BatchDone):
             worker.done += 1
-            self._recovery.settle(model, worker, batch, message)
+            self._recovery.settle(model, worker, batch, message, now)
         else:
             worker.last_error = message.message
             self._recovery.isolate(model, worker, batch, message)

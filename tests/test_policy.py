@@ -1,0 +1,255 @@
+"""The shipped policy's decisions, one by one: a queue, a view, a choice."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from tfrunner import protocol as p
+from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.costs import CostTable
+from tfrunner.dispatcher.flows import Shares
+from tfrunner.dispatcher.policy import Hold, View, WorkConserving
+from tfrunner.dispatcher.predictive import EXPLORE, Predictive
+from tfrunner.dispatcher.queues import Queue
+
+NOW = 100.0
+
+
+def table(costs: dict[int, float], *, transfer: float = 0.0) -> CostTable:
+    """Return a table that knows these sizes well."""
+    known = CostTable()
+    for rows, seconds in costs.items():
+        for _ in range(20):
+            known.observe(rows, seconds)
+    known.transfer = transfer
+    return known
+
+
+def affine(base: float, row: float, *, transfer: float = 0.0) -> CostTable:
+    """Return a table of `base + row * rows`."""
+    sizes = (1, 2, 4, 8, 16, 32, 64)
+    return table({size: base + row * size for size in sizes}, transfer=transfer)
+
+
+def queue_of(
+    *rows: int, timeout: float = 60.0, arrived: float = NOW, shares: Shares | None = None
+) -> Queue:
+    """Return a queue in which such requests wait."""
+    shares = shares or Shares()
+    queue = Queue("__call__", bound=64, shares=shares)
+    for number, each in enumerate(rows):
+        accepted = Accepted(
+            b"g", p.Request(number, "m:1", "__call__", b"L", each, timeout, "", (b"",)), arrived
+        )
+        accepted.account = shares.account("", 0)
+        accepted.queue = queue
+        accepted.cost = each * 0.001
+        queue.add(accepted)
+    return queue
+
+
+def view(costs: CostTable, **changes: object) -> View:
+    """Return the view of an idle worker, the only one."""
+    known = View(NOW, True, 64, 1, 1, NOW, costs)
+    return known._replace(**changes)
+
+
+def busy(costs: CostTable, left: float, **changes: object) -> View:
+    """Return the view of a worker that will be done in so many seconds."""
+    return view(costs, idle=False, idle_workers=0, ends=NOW + left, **changes)
+
+
+AFFINE = affine(0.002, 0.0001)
+CNN = table({1: 0.00052, 8: 8 / 3670, 16: 16 / 3126, 32: 32 / 2835, 64: 64 / 3803})
+
+
+@pytest.mark.parametrize("waiting", [1, 2, 37, 64, 100])
+def test_an_idle_worker_takes_all_that_waits(waiting: int):
+    """Up to a full batch; larger batches are better for this model."""
+    choice = Predictive().size(queue_of(*[1] * waiting), view(AFFINE))
+    assert choice.rows == min(64, waiting)
+    assert choice.reason == ("full" if waiting >= 64 else "idle")
+
+
+def test_nothing_known_means_all_that_waits():
+    """The first batches teach."""
+    choice = Predictive().size(queue_of(*[1] * 20), view(CostTable(), idle_workers=4, workers=4))
+    assert choice.rows == 20
+
+
+@pytest.mark.parametrize(
+    ("waiting", "rows"), [(4, 4), (8, 8), (9, 9), (20, 8), (40, 8), (63, 63), (64, 64), (200, 64)]
+)
+def test_the_size_with_the_most_rows_per_second_is_chosen(waiting: int, rows: int):
+    """A small CNN does 3670 rows/s in batches of 8 and 2835 in batches of 32."""
+    assert Predictive().size(queue_of(*[1] * waiting), view(CNN)).rows == rows
+
+
+def test_now_and_then_all_that_waits_is_sent_although_a_part_seems_better():
+    """Or a size that was slow once would never be tried again."""
+    policy, queue = Predictive(), queue_of(*[1] * 20)
+    choices = [policy.size(queue, view(CNN)) for _ in range(EXPLORE)]
+    assert [choice.rows for choice in choices].count(20) == 1
+    assert choices[-1].reason == "explore"
+
+
+def test_costly_new_sizes_are_kept_few():
+    """Where a new size compiles for seconds, batches are powers of two."""
+    costs = table({1: 0.001, 4: 0.002})
+    costs.observe(16, 2.0, is_first=True)
+    choice = Predictive().size(queue_of(*[1] * 13), view(costs))
+    assert (choice.rows, choice.reason) == (8, "familiar")
+    assert Predictive().size(queue_of(*[1] * 4), view(costs)).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("costs", "rows"),
+    [({1: 0.002, 4: 0.003, 8: 0.005}, 4), ({1: 0.002, 4: 0.003, 8: 0.0031}, 8)],
+    ids=["a-half-is-faster", "a-half-takes-as-long"],
+)
+def test_a_burst_is_split_over_idle_workers_where_that_is_faster(
+    costs: dict[int, float], rows: int
+):
+    """Eight rows, two idle workers."""
+    choice = Predictive().size(queue_of(*[1] * 8), view(table(costs), idle_workers=2, workers=2))
+    assert choice.rows == rows
+
+
+def test_a_burst_is_not_split_when_the_workers_are_needed():
+    """Smaller batches cost more device time."""
+    loaded = view(affine(0.002, 0.001), idle_workers=2, workers=2, load=0.9)
+    assert Predictive().size(queue_of(*[1] * 8), loaded).rows == 8
+    assert Predictive().size(queue_of(*[1] * 8), loaded._replace(load=0.1)).rows == 4
+
+
+# --- allowed sizes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("largest", "rows"), [(0.0021, 5), (0.008, 4)], ids=["padding-is-cheap", "padding-is-dear"]
+)
+def test_padding_only_when_it_is_cheaper_for_each_real_row(largest: float, rows: int):
+    """Five rows, allowed are 1, 4 and 16: pad them to 16, or run 4 and then 1."""
+    costs = table({1: 0.001, 4: 0.002, 16: largest})
+    choice = Predictive().size(queue_of(*[1] * 5), view(costs, full=16, sizes=(1, 4, 16)))
+    assert choice.rows == rows
+
+
+# --- staging --------------------------------------------------------------------------------------
+
+
+def test_a_full_batch_is_staged_at_once():
+    """It cannot grow."""
+    choice = Predictive().size(queue_of(*[1] * 70), busy(AFFINE, 1.0))
+    assert (choice.rows, choice.reason) == (64, "full")
+
+
+def test_a_batch_that_can_grow_stays_open_until_the_running_one_is_about_to_end():
+    """It is sent so that it arrives then; until then the core is told when to ask again."""
+    costs = affine(0.010, 0.0001, transfer=0.002)
+    choice = Predictive().size(queue_of(1), busy(costs, 0.010))
+    assert choice.rows == 0 and choice.reason == "open"
+    assert NOW + 0.007 <= choice.again <= NOW + 0.008
+    assert Predictive().size(queue_of(1), busy(costs, NOW + 0.010 - choice.again)).rows == 1
+
+
+def test_nothing_is_staged_where_there_is_no_way_to_hide():
+    """A batch that is there at once had better stay open until the worker is free."""
+    assert Predictive().size(queue_of(1), busy(AFFINE, 0.0005)).rows == 0
+
+
+def test_nothing_is_staged_behind_a_batch_of_which_nobody_knows_the_end():
+    """Unless it is full."""
+    assert Predictive().size(queue_of(1), busy(AFFINE, inf)).again == inf
+
+
+def test_nothing_is_staged_behind_an_uncertain_end_if_there_are_other_workers():
+    """One of them may be free before."""
+    costs = CostTable()
+    for index in range(50):
+        costs.observe(1, 0.001 if index % 2 else 0.020)
+    costs.transfer = 0.001
+    assert Predictive().size(queue_of(1), busy(costs, 0.0, workers=2)).rows == 0
+    assert Predictive().size(queue_of(1), busy(costs, 0.0, workers=1)).rows == 1
+
+
+# --- deadlines ------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_made_smaller_for_its_earliest_deadline():
+    """At low load: 64 rows would take 8.4 ms."""
+    choice = Predictive().size(queue_of(*[1] * 64, timeout=0.005), view(AFFINE, load=0.1))
+    assert choice.reason == "deadline"
+    assert 20 <= choice.rows <= 30
+
+
+def test_under_overload_late_requests_are_given_up_for_others():
+    """Small batches for late ones would make all others late."""
+    choice = Predictive().size(queue_of(*[1] * 200, timeout=0.003), view(AFFINE, load=2.0))
+    assert choice.rows == 64
+    assert choice.drop_before == pytest.approx(NOW + 0.0084)
+
+
+def test_no_request_is_given_up_if_all_fit_into_one_batch():
+    """A wrong prediction must not cost answers."""
+    choice = Predictive().size(queue_of(*[1] * 64, timeout=0.001), view(AFFINE, load=2.0))
+    assert choice == (64, inf, "full", 0.0)
+
+
+def test_deadlines_of_staged_batches_are_reckoned_from_their_start():
+    """They begin when the running one ends."""
+    late = busy(AFFINE, 0.010, load=2.0)
+    choice = Predictive().size(queue_of(*[1] * 200, timeout=0.012), late)
+    assert choice.drop_before == pytest.approx(NOW + 0.010 + 0.0084)
+
+
+# --- deferral -------------------------------------------------------------------------------------
+
+RESNET = affine(0.001957, 0.000144)
+TIGHT = {"workers": 4, "load": 0.7}
+
+
+def test_an_idle_worker_waits_where_the_table_predicts_a_gain():
+    """Four workers, 8 ms, high load: 13 rows fit twice into a deadline, 30 fit staggered."""
+    choice = Predictive().size(queue_of(*[1] * 5, timeout=0.008), view(RESNET, **TIGHT))
+    assert (choice.rows, choice.reason) == (0, "deferred")
+    assert NOW < choice.again < NOW + 0.008 - RESNET.predict(6)
+
+
+def test_it_waits_no_longer_than_the_deadline_allows():
+    """Nor for more rows than fit."""
+    due = view(RESNET, **TIGHT)._replace(now=NOW + 0.005)
+    assert Predictive().size(queue_of(*[1] * 5, timeout=0.008), due).rows == 5
+    choice = Predictive().size(queue_of(*[1] * 40, timeout=0.008), view(RESNET, **TIGHT))
+    assert 25 <= choice.rows <= 35
+
+
+@pytest.mark.parametrize(
+    ("changes", "timeout"),
+    [({"workers": 1}, 0.008), ({"load": 0.2}, 0.008), ({}, 60.0), ({}, 0.050)],
+    ids=["one-worker", "low-load", "no-hurry", "loose-deadline"],
+)
+def test_an_idle_worker_never_waits_elsewhere(changes: dict[str, float], timeout: float):
+    """Deferral is off where it gains nothing."""
+    queue = queue_of(*[1] * 5, timeout=timeout)
+    assert Predictive().size(queue, view(RESNET, **{**TIGHT, **changes})).rows == 5
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+def test_queues_without_work_are_left_out_and_the_older_goes_first():
+    """For one client: by deadline, with aging."""
+    shares = Shares()
+    late = queue_of(1, arrived=NOW - 0.1, shares=shares)
+    early = queue_of(1, arrived=NOW - 0.2, shares=shares)
+    assert Predictive().order([late, queue_of(shares=shares), early], NOW) == [early, late]
+
+
+def test_the_hold_waits_for_requests_and_then_lets_all_go():
+    """For tests that need to know what is merged."""
+    held = Hold(WorkConserving(), 3)
+    assert held.size(queue_of(1, 1), view(AFFINE)).rows == 0
+    assert held.size(queue_of(1, 1, 1), view(AFFINE)).rows == 3

@@ -1,0 +1,53 @@
+"""Runs in a row that disagree with what was expected, to the same side: the speed changed."""
+
+from __future__ import annotations
+
+from statistics import median
+
+DRIFT_RATIO = 1.25
+DRIFT_RUNS = 16
+"""So many runs in a row, each so far off to the same side, mean that the model's speed changed."""
+
+
+class Streak:
+    """The latest runs that were all too slow, or all too fast."""
+
+    def __init__(self) -> None:
+        self._ratios: list[float] = []  # what they took over what was expected
+        self._before: dict[int, float] = {}  # what was expected of a size before the first one
+        self._seconds: dict[int, list[float]] = {}
+
+    def add(self, step: int, expected: float, seconds: float) -> bool:
+        """Take in a run of a size; return whether the speed has changed."""
+        before = self._before.get(step, expected)
+        ratio = seconds / before
+        is_near = 1 / DRIFT_RATIO <= ratio <= DRIFT_RATIO
+        if is_near or (self._ratios and (self._ratios[-1] > 1) != (ratio > 1)):
+            self.end()
+        if is_near:
+            return False
+        self._ratios.append(ratio)
+        self._before.setdefault(step, before)
+        self._seconds.setdefault(step, []).append(seconds)
+        return len(self._ratios) >= DRIFT_RUNS
+
+    def note_new(self, step: int, seconds: float) -> None:
+        """Take in the first run of a size: it is of the present speed already."""
+        if self._ratios:
+            self._seconds.setdefault(step, []).append(seconds)
+
+    @property
+    def factor(self) -> float:
+        """By how much runs take longer."""
+        return median(self._ratios)
+
+    def seconds(self, step: int) -> float | None:
+        """Return what a size takes now; None if it did not run."""
+        seconds = self._seconds.get(step)
+        return None if seconds is None else median(seconds)
+
+    def end(self) -> None:
+        """Forget the runs."""
+        self._ratios.clear()
+        self._before.clear()
+        self._seconds.clear()
