@@ -155,9 +155,13 @@ def serving(
     *,
     services: Sequence[Service] = (),
     timeout: float = 60.0,
+    direct: bool = True,
     **bounds: Any,
 ) -> Iterator[str]:
-    """Serve the application; yield its address."""
+    """Serve the application; yield its address.
+
+    `direct`: predict requests go past ASGI, as in a server; else as with middleware.
+    """
     state = ProcessState(Bounds(**{"body_limit": 2**20, **bounds}), count=gateway.count)
     app = Application(
         gateway,  # type: ignore[arg-type]
@@ -167,7 +171,13 @@ def serving(
     )
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = Server(app, state=state, grace=0.2, give_up=gateway.close)
+    server = Server(
+        app,
+        state=state,
+        grace=0.2,
+        give_up=gateway.close,
+        direct=app.predict if direct else None,
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -177,3 +187,10 @@ def serving(
         thread.join(LIMIT)
         listener.close()
         assert not thread.is_alive()
+
+
+Serve = Callable[..., contextlib.AbstractContextManager[str]]
+"""`serving`, one of its two ways."""
+
+BOTH_WAYS = {"params": [True, False], "ids": ["direct", "through ASGI"]}
+"""For fixtures: predict requests past ASGI, and as where something is around the application."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import math
@@ -14,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.api_world import ECHO, LIMIT, FakeGateway, Y, answer, serving
+from tests.api_world import BOTH_WAYS, ECHO, LIMIT, FakeGateway, Serve, Y, answer, serving
 from tfrunner import packing
 from tfrunner.api.health import readiness
 from tfrunner.errors import Unavailable
@@ -30,14 +31,20 @@ def gateway() -> FakeGateway:
     return FakeGateway()
 
 
-@pytest.fixture(scope="module")
-def client(gateway: FakeGateway) -> Iterator[httpx.Client]:
-    """Return a client of a served application."""
+@pytest.fixture(scope="module", **BOTH_WAYS)  # type: ignore[call-overload]
+def client(gateway: FakeGateway, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """Return a client of a served application, with and without something around it."""
     with (
-        serving(gateway, body_limit=BODY_LIMIT) as address,
+        serving(gateway, body_limit=BODY_LIMIT, direct=request.param) as address,
         httpx.Client(base_url=address, timeout=LIMIT, trust_env=False) as client,
     ):
         yield client
+
+
+@pytest.fixture(**BOTH_WAYS)  # type: ignore[call-overload]
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Return `serving`, one of its two ways."""
+    return functools.partial(serving, direct=request.param)
 
 
 def calling(name: str) -> dict[str, Any]:
@@ -129,10 +136,10 @@ def test_every_reply_has_a_request_id(client: httpx.Client, path: str) -> None:
         assert len(replaced.headers["x-request-id"]) < 100
 
 
-def test_models_that_change_are_noticed() -> None:
+def test_models_that_change_are_noticed(serve: Serve) -> None:
     """A path stands for what the gateway's models are now."""
     gateway = FakeGateway()
-    with serving(gateway) as address:
+    with serve(gateway) as address:
         assert httpx.post(f"{address}{PREDICT}", json=BODY, trust_env=False).status_code == 200
         gateway.models = {}
         reply = httpx.post(f"{address}{PREDICT}", json=BODY, trust_env=False)
@@ -264,11 +271,11 @@ def test_pipelined_requests_are_answered_in_order(client: httpx.Client) -> None:
     assert [line[: line.index(b"}") + 1] for line in found] == expected
 
 
-def test_a_caller_that_goes_away_cancels_its_request() -> None:
+def test_a_caller_that_goes_away_cancels_its_request(serve: Serve) -> None:
     """The gateway's future is cancelled though no answer comes."""
     gateway = FakeGateway()
     body = json.dumps(calling("hang")).encode()
-    with serving(gateway) as address:
+    with serve(gateway) as address:
         url = httpx.URL(address)
         with socket.create_connection((url.host, url.port), LIMIT) as connection:
             connection.sendall(raw_post(body))
@@ -276,10 +283,10 @@ def test_a_caller_that_goes_away_cancels_its_request() -> None:
         assert gateway.cancelled.wait(LIMIT)
 
 
-def test_an_answer_that_json_cannot_hold_is_refused() -> None:
+def test_an_answer_that_json_cannot_hold_is_refused(serve: Serve) -> None:
     """Complex numbers: 400 that names the binary form."""
     gateway = FakeGateway(answering=answer([np.zeros(2, "complex64")], Y))
-    with serving(gateway) as address:
+    with serve(gateway) as address:
         reply = httpx.post(f"{address}{PREDICT}", json=BODY, trust_env=False)
     assert reply.status_code == 400
     assert "x-msgpack" in reply.json()["error"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from tests import test_drain_http as drain
-from tests.api_world import LIMIT, FakeGateway, answer, serving, tensor
+from tests.api_world import BOTH_WAYS, LIMIT, FakeGateway, Serve, answer, serving, tensor
 from tests.gateway_world import FakeDispatcher
 from tests.test_api_process import ApiProcess, run
 from tests.waiting import wait_for
@@ -32,6 +33,12 @@ BODY = b'{"instances": [[1, 2]]}'
 HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n" % PREDICT.encode()
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 ENDLESS = 10 * 2**20
+
+
+@pytest.fixture(**BOTH_WAYS)  # type: ignore[call-overload]
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Return `serving`, one of its two ways."""
+    return functools.partial(serving, direct=request.param)
 
 
 class Line:
@@ -88,10 +95,10 @@ def connect(address: str) -> Line:
 # --- connections -----------------------------------------------------------------------------
 
 
-def test_a_connection_too_many_is_told_so_and_costs_the_others_nothing() -> None:
+def test_a_connection_too_many_is_told_so_and_costs_the_others_nothing(serve: Serve) -> None:
     """503 with Retry-After; health pages are answered all the same; there is room again later."""
     gateway = FakeGateway()
-    with serving(gateway, max_connections=3) as address, contextlib.ExitStack() as stack:
+    with serve(gateway, max_connections=3) as address, contextlib.ExitStack() as stack:
         lines = [stack.enter_context(line(address)) for _ in range(3)]
         assert [each.ask()[0] for each in lines] == [200, 200, 200]
         with line(address) as surplus:
@@ -113,9 +120,9 @@ def test_a_connection_too_many_is_told_so_and_costs_the_others_nothing() -> None
     assert gateway.counted["http_refused", "overloaded"] >= 1
 
 
-def test_connections_far_above_the_limit_are_ended_unanswered() -> None:
+def test_connections_far_above_the_limit_are_ended_unanswered(serve: Serve) -> None:
     """So that refusals are bounded too; those that had their place keep it."""
-    with serving(FakeGateway(), max_connections=1) as address, contextlib.ExitStack() as stack:
+    with serve(FakeGateway(), max_connections=1) as address, contextlib.ExitStack() as stack:
         first = stack.enter_context(line(address))
         assert first.ask()[0] == 200
         crowd = [stack.enter_context(line(address)) for _ in range(65)]
@@ -128,9 +135,9 @@ def test_connections_far_above_the_limit_are_ended_unanswered() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100_000], ids=["piece by piece", "at once"])
-def test_a_head_above_the_limit_is_refused(size: int) -> None:
+def test_a_head_above_the_limit_is_refused(serve: Serve, size: int) -> None:
     """431, however it comes; a head just below is served."""
-    with serving(FakeGateway(), header_limit=20_000) as address, line(address) as other:
+    with serve(FakeGateway(), header_limit=20_000) as address, line(address) as other:
         fitting = HEAD + b"X-Long: " + b"a" * 19_000 + b"\r\n"
         assert other.ask(fitting + REQUEST[len(HEAD) :])[0] == 200
         for piece in (b"X-Long: " + b"a" * 30_000, b"X-More: a\r\n" * 3000):
@@ -145,9 +152,9 @@ def test_a_head_above_the_limit_is_refused(size: int) -> None:
         assert other.ask()[0] == 200
 
 
-def test_trailers_without_an_end_are_not_kept() -> None:
+def test_trailers_without_an_end_are_not_kept(serve: Serve) -> None:
     """What follows a body in chunks is bounded like a head."""
-    with serving(FakeGateway(), header_limit=20_000) as address, line(address) as sender:
+    with serve(FakeGateway(), header_limit=20_000) as address, line(address) as sender:
         chunk = b"%x\r\n%s\r\n" % (len(BODY), BODY)
         sender.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\nX-Long: ")
         with contextlib.suppress(ConnectionError):
@@ -156,9 +163,9 @@ def test_trailers_without_an_end_are_not_kept() -> None:
         assert sender.has_ended()
 
 
-def test_what_is_no_http_gets_an_answer_with_an_id() -> None:
+def test_what_is_no_http_gets_an_answer_with_an_id(serve: Serve) -> None:
     """As every other error."""
-    with serving(FakeGateway()) as address, line(address) as sender:
+    with serve(FakeGateway()) as address, line(address) as sender:
         status, headers, body = sender.ask(b"NONSENSE\r\n\r\n")
         assert (status, body["code"]) == (400, "invalid_input")
         assert body["request_id"] == headers["x-request-id"] != ""
@@ -168,11 +175,11 @@ def test_what_is_no_http_gets_an_answer_with_an_id() -> None:
 # --- bodies ----------------------------------------------------------------------------------
 
 
-def test_bodies_that_are_being_received_share_a_bound() -> None:
+def test_bodies_that_are_being_received_share_a_bound(serve: Serve) -> None:
     """One who exceeds it gets 503; small requests go on; what ended is no longer counted."""
     size = 700_000
     part = HEAD + b"Content-Length: %d\r\n\r\n" % size + b" " * (size - 1)
-    with serving(FakeGateway(), buffer_limit=1_000_000) as address, line(address) as other:
+    with serve(FakeGateway(), buffer_limit=1_000_000) as address, line(address) as other:
         for _ in range(3):
             with line(address) as first, line(address) as second:
                 first.send(part)
@@ -197,10 +204,10 @@ STOPS = {
 
 
 @pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
-def test_a_request_that_stops_coming_is_given_up(stop: bytes) -> None:
+def test_a_request_that_stops_coming_is_given_up(serve: Serve, stop: bytes) -> None:
     """408, with the caller's id where it is known; others are served meanwhile."""
     gateway = FakeGateway()
-    with serving(gateway, receive_timeout=0.3) as address, line(address) as sender:
+    with serve(gateway, receive_timeout=0.3) as address, line(address) as sender:
         sender.send(stop)
         status, headers, body = sender.reply()
         assert (status, body["code"], headers["connection"]) == (408, "too_slow", "close")
@@ -211,9 +218,9 @@ def test_a_request_that_stops_coming_is_given_up(stop: bytes) -> None:
     assert gateway.counted == {("http_refused", "too_slow"): 1}
 
 
-def test_a_trickle_does_not_hold_a_connection() -> None:
+def test_a_trickle_does_not_hold_a_connection(serve: Serve) -> None:
     """A byte now and then is no progress."""
-    with serving(FakeGateway(), receive_timeout=0.5) as address, line(address) as sender:
+    with serve(FakeGateway(), receive_timeout=0.5) as address, line(address) as sender:
         sender.send(HEAD + b"Content-Length: 100000\r\n\r\n")
         sender.sock.settimeout(0.05)
 
@@ -226,9 +233,9 @@ def test_a_trickle_does_not_hold_a_connection() -> None:
         wait_for(is_answered, limit=LIMIT)
 
 
-def test_a_connection_that_says_nothing_is_closed() -> None:
+def test_a_connection_that_says_nothing_is_closed(serve: Serve) -> None:
     """Before its first request as soon as a late request would be; between requests later."""
-    with serving(FakeGateway(), receive_timeout=0.3, keep_alive=0.6) as address:
+    with serve(FakeGateway(), receive_timeout=0.3, keep_alive=0.6) as address:
         with line(address) as silent:
             assert silent.has_ended()
         with line(address) as used:
@@ -236,12 +243,12 @@ def test_a_connection_that_says_nothing_is_closed() -> None:
             assert used.has_ended()
 
 
-def test_a_request_that_is_being_answered_is_not_late() -> None:
+def test_a_request_that_is_being_answered_is_not_late(serve: Serve) -> None:
     """Its own timeout ends it, not the one for its arrival."""
     gateway = FakeGateway()
     body = b'{"instances": [[1, 2]], "signature_name": "hang"}'
     request = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    with serving(gateway, receive_timeout=0.1) as address, line(address) as waiting:
+    with serve(gateway, receive_timeout=0.1) as address, line(address) as waiting:
         waiting.send(request)
         assert gateway.hanging.wait(LIMIT)
         with line(address) as late:
@@ -252,9 +259,9 @@ def test_a_request_that_is_being_answered_is_not_late() -> None:
             waiting.sock.recv(1)
 
 
-def test_two_hundred_slow_senders_cost_only_themselves() -> None:
+def test_two_hundred_slow_senders_cost_only_themselves(serve: Serve) -> None:
     """Answers on other connections keep coming while they are open."""
-    with serving(FakeGateway()) as address, contextlib.ExitStack() as stack:
+    with serve(FakeGateway()) as address, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(line(address)) for _ in range(200)]
         for index, each in enumerate(slow):
             each.send(REQUEST[: 10 + index % (len(REQUEST) - 10)])
@@ -277,9 +284,9 @@ def large() -> FakeGateway:
     return FakeGateway(answering=answer([rows], tensor("y", "float32", 1, 4_000_000)))
 
 
-def test_an_answer_that_nobody_reads_ends_with_its_connection() -> None:
+def test_an_answer_that_nobody_reads_ends_with_its_connection(serve: Serve) -> None:
     """After the timeout; meanwhile and afterwards others are answered."""
-    with serving(large(), send_timeout=0.5) as address, line(address) as reader:
+    with serve(large(), send_timeout=0.5) as address, line(address) as reader:
         reader.send(REQUEST)
         with line(address) as other:
             assert other.ask()[0] == 200
@@ -288,9 +295,9 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection() -> None:
             assert other.ask()[0] == 200
 
 
-def test_answers_that_nobody_reads_share_a_bound() -> None:
+def test_answers_that_nobody_reads_share_a_bound(serve: Serve) -> None:
     """Above it the largest go first, long before their own timeout."""
-    with serving(large(), buffer_limit=2**20) as address, line(address) as reader:
+    with serve(large(), buffer_limit=2**20) as address, line(address) as reader:
         reader.send(REQUEST)
         assert_is_reset(reader)
 
@@ -358,9 +365,9 @@ def test_connections_fit_into_the_descriptors() -> None:
 # --- the log ---------------------------------------------------------------------------------
 
 
-def test_every_failed_request_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_failed_request_has_a_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """With its id, model, status and reason; refused input has none."""
-    with serving(FakeGateway()) as address, line(address) as caller:
+    with serve(FakeGateway()) as address, line(address) as caller:
         for name in ("fail", "full", "late", "nothing"):
             body = b'{"instances": [[1, 2]], "signature_name": "%s"}' % name.encode()
             caller.ask(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))

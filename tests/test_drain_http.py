@@ -27,6 +27,13 @@ REQUEST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\
     len(BODY),
     BODY,
 )
+IN_CHUNKS = (
+    b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + (b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY))
+)
+BOTH_WAYS = pytest.mark.parametrize("data", [REQUEST, IN_CHUNKS], ids=["direct", "ASGI"])
+"""A body in chunks always goes through ASGI."""
+
 READY = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -124,14 +131,16 @@ async def answering(dispatcher: FakeDispatcher) -> AsyncIterator[None]:
             await task
 
 
-async def call_until_refused(api: ApiProcess, outcome: Outcome, *, pause: float) -> None:
+async def call_until_refused(
+    api: ApiProcess, outcome: Outcome, *, pause: float, data: bytes
+) -> None:
     """Send request after request, on a new connection whenever the server says that one ends."""
     was_told, answers = False, 0
     while True:
         try:
             async with line(api) as connection:
                 answers = 0
-                while not (reply := await connection.ask(REQUEST)).is_last:
+                while not (reply := await connection.ask(data)).is_last:
                     answers += 1
                     count(outcome, reply)
                     await asyncio.sleep(pause)
@@ -158,15 +167,16 @@ def count(outcome: Outcome, reply: Reply) -> None:
         outcome.enough.set()
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("pause", [0.0, 0.2], ids=["without pause", "with pauses"])
-def test_no_request_on_an_open_connection_fails(pause: float) -> None:
+def test_no_request_on_an_open_connection_fails(pause: float, data: bytes) -> None:
     """Sixteen connections send on while SIGTERM comes: all are answered, and told of the end."""
 
     async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
         outcome = Outcome()
         async with answering(dispatcher):
             callers = [
-                asyncio.ensure_future(call_until_refused(api, outcome, pause=pause))
+                asyncio.ensure_future(call_until_refused(api, outcome, pause=pause, data=data))
                 for _ in range(CONNECTIONS)
             ]
             await asyncio.wait_for(outcome.enough.wait(), LIMIT)
@@ -181,14 +191,15 @@ def test_no_request_on_an_open_connection_fails(pause: float) -> None:
     run(story)
 
 
-def test_the_end_is_said_on_open_connections_and_then_done() -> None:
+@BOTH_WAYS
+def test_the_end_is_said_on_open_connections_and_then_done(data: bytes) -> None:
     """/readyz is 503 at once; each answer says that its connection ends; idle ones end silently."""
 
     async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
         async with answering(dispatcher), line(api) as asking, line(api) as idle, line(api) as new:
-            assert (await idle.ask(REQUEST)).status == 200
+            assert (await idle.ask(data)).status == 200
             api.process.send_signal(signal.SIGTERM)
-            while not (await asking.ask(REQUEST)).is_last:
+            while not (await asking.ask(data)).is_last:
                 pass
             assert await asking.end() == b""
             reply = await new.ask(READY)
@@ -200,16 +211,17 @@ def test_the_end_is_said_on_open_connections_and_then_done() -> None:
     run(story)
 
 
-def test_the_last_of_pipelined_requests_says_that_the_connection_ends() -> None:
+@BOTH_WAYS
+def test_the_last_of_pipelined_requests_says_that_the_connection_ends(data: bytes) -> None:
     """Those before it are answered too."""
 
     async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
         async with answering(dispatcher), line(api) as asking, line(api) as pipelining:
-            assert (await pipelining.ask(REQUEST)).status == 200
+            assert (await pipelining.ask(data)).status == 200
             api.process.send_signal(signal.SIGTERM)
-            while not (await asking.ask(REQUEST)).is_last:
+            while not (await asking.ask(data)).is_last:
                 pass
-            pipelining.send(REQUEST * 3)
+            pipelining.send(data * 3)
             replies = [await pipelining.reply() for _ in range(3)]
             assert [(each.status, each.is_last) for each in replies] == [
                 (200, False),
@@ -241,18 +253,19 @@ def test_what_waits_in_the_backlog_goes_to_a_sibling() -> None:
     run(story, keep_listener=True)
 
 
-def test_what_waits_in_the_backlog_of_the_last_process_is_answered() -> None:
+@BOTH_WAYS
+def test_what_waits_in_the_backlog_of_the_last_process_is_answered(data: bytes) -> None:
     """Nobody else holds the listener: who was connected before it closes gets an answer."""
 
     async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
         async with answering(dispatcher):
             async with line(api) as connection:
-                assert (await connection.ask(REQUEST)).status == 200
+                assert (await connection.ask(data)).status == 200
             api.process.send_signal(signal.SIGSTOP)
             async with contextlib.AsyncExitStack() as stack:
                 waiting = [await stack.enter_async_context(line(api)) for _ in range(50)]
                 for each in waiting:
-                    each.send(REQUEST)
+                    each.send(data)
                 api.process.send_signal(signal.SIGTERM)
                 api.process.send_signal(signal.SIGCONT)
                 replies = [await each.reply() for each in waiting]
@@ -276,12 +289,13 @@ def test_everything_in_the_backlog_is_taken() -> None:
         assert copy.fileno() == -1
 
 
-def test_at_the_end_of_the_grace_period_what_waits_is_told() -> None:
+@BOTH_WAYS
+def test_at_the_end_of_the_grace_period_what_waits_is_told(data: bytes) -> None:
     """503 with the id of the request; the process ends with 0."""
 
     async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
         async with line(api) as connection:
-            connection.send(REQUEST.replace(b"Host: x", b"Host: x\r\nX-Request-Id: mine"))
+            connection.send(data.replace(b"Host: x", b"Host: x\r\nX-Request-Id: mine"))
             await dispatcher.next(p.Submit)
             api.process.send_signal(signal.SIGTERM)
             reply = await connection.reply()

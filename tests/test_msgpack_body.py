@@ -120,14 +120,14 @@ def test_a_body_with_a_pickle_is_refused_and_not_run(
 
 
 def test_answers_keep_their_structure() -> None:
-    """A tuple at the top comes as a list and says so; dicts and dtypes are kept."""
+    """Tuples come as lists, and it is said where; dicts and dtypes are kept."""
     single = packing.unpack(write_msgpack(Answer([ROWS], Y)))
     assert set(single) == {"outputs"}
     assert single["outputs"].dtype == np.float32
     words = np.array([b"a", b"\xff"], dtype=object)
     pair = Answer([ROWS, words], TupleSpec((X, tensor("w", "string", None))))
     document = packing.unpack(write_msgpack(pair))
-    assert document["structure"] == "tuple"
+    assert document["tuples"] == [[]]
     assert document["outputs"][1].tolist() == [b"a", b"\xff"]
     nested = Answer([ROWS], DictSpec({"a": DictSpec({"b": X})}))
     assert np.array_equal(packing.unpack(write_msgpack(nested))["outputs"]["a"]["b"], ROWS)

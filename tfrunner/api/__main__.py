@@ -50,10 +50,23 @@ async def serve(config: ApiConfig, services: Sequence[Service]) -> None:
     async with Gateway(config.frontend, name=config.name) as gateway:
         for service in services:
             for runner in service.runners:
-                runner.attach(gateway)
+                options = config.runners.get(runner.name, ())
+                runner.attach(gateway, timeout=config.timeout, options=options)
         state = ProcessState(fit(config.bounds), count=gateway.count)
-        app = Application(gateway, timeout=config.timeout, state=state, services=services)
-        server = Server(app, state=state, grace=config.grace, give_up=gateway.close)
+        app = Application(
+            gateway,
+            timeout=config.timeout,
+            state=state,
+            services=services,
+            options=config.model_options,
+        )
+        server = Server(
+            app,
+            state=state,
+            grace=config.grace,
+            give_up=gateway.close,
+            direct=app.predict,
+        )
         logger.info("ready, process %d", os.getpid())
         await server.serve(sockets=[socket.socket(fileno=config.fd)])
 

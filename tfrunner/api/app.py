@@ -5,7 +5,7 @@ Predict requests go straight to the hot path; everything else is Starlette's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -30,6 +30,7 @@ from tfrunner.api.replies import (
 from tfrunner.api.state import ProcessState
 from tfrunner.errors import InvalidInput, NotFound, TFRunnerError
 from tfrunner.gateway import Gateway
+from tfrunner.options import RunnerOptions
 from tfrunner.service import Service
 
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
@@ -43,6 +44,7 @@ class Application:
         timeout: Seconds that a request may take where it does not say.
         state: What the connections share: bounds, counters, whether the process ends.
         services: The user's Services.
+        options: By the tag of a model, what the configuration asks for it.
 
     Raises:
         ConfigError: Two Services have the same route.
@@ -55,10 +57,11 @@ class Application:
         timeout: float,
         state: ProcessState,
         services: Iterable[Service] = (),
+        options: Mapping[str, tuple[RunnerOptions, ...]] | None = None,
     ) -> None:
         self._gateway = gateway
         self._state = state
-        self._predict = Predict(gateway, timeout=timeout, state=state)
+        self.predict = Predict(gateway, timeout=timeout, state=state, options=options)
         services = tuple(services)
         self._pages = Starlette(
             routes=[
@@ -77,7 +80,7 @@ class Application:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].endswith(":predict"):
-            await self._predict(scope, receive, send)
+            await self.predict(scope, receive, send)
         else:
             given = dict(scope["headers"]).get(b"x-request-id")
             request_id = scope["tfrunner.request_id"] = self._state.ids.take(given)

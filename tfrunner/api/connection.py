@@ -15,8 +15,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tfrunner.api.exchange import Exchange, end_with
+from tfrunner.api.lane import Lane
 from tfrunner.api.refusals import Surplus
-from tfrunner.api.replies import error_body, error_headers
+from tfrunner.api.replies import write_error
 from tfrunner.api.state import ProcessState
 from tfrunner.errors import InvalidInput, TFRunnerError, TooLarge
 
@@ -68,15 +70,22 @@ class Connection(HttpToolsProtocol):
         self._is_receiving = False
         self._quiet = 0  # bytes since the request began, or since the last ones of its body
         self._too_large: TooLarge | None = None
+        self._lane: Lane | None = None  # None: every request goes through ASGI
 
     def __repr__(self) -> str:
         return f"<Connection {self.client} [{self.activity().value} | {self.messages} requests]>"
+
+    @property
+    def is_parsing(self) -> bool:
+        """Whether uvicorn's parser is in the middle of a request."""
+        return self._is_receiving
 
     def activity(self) -> Activity:
         """Return what the connection does."""
         if self.is_refused:
             return Activity.REFUSED
-        if self._is_receiving and not self.flow.read_paused:
+        is_receiving = self._is_receiving or (self._lane is not None and self._lane.receiving)
+        if is_receiving and not self.flow.read_paused:
             return Activity.RECEIVING
         if self.cycle is not None and not self.cycle.response_complete:
             return Activity.ANSWERING
@@ -93,11 +102,28 @@ class Connection(HttpToolsProtocol):
         elif surplus > 0:
             self.is_surplus = True
             self.app = Surplus(self.app, self.shared)
+        elif self.shared.direct is not None:
+            self._lane = Lane(self, self.shared.direct)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the requests that wait: nobody will read their answers."""
+        self._end_lane()
+        super().connection_lost(exc)
+
+    def _end_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.end()
+            if isinstance(self.cycle, Exchange):
+                self.cycle = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse; refuse a head (or trailers) without an end."""
+        """Answer predict requests, parse others; refuse a head (or trailers) without an end."""
         if self.is_refused:
             return
+        if self._lane is not None:
+            data = self._lane.take(data)
+            if not data:
+                return
         self._quiet += len(data)
         super().data_received(data)
         if self._is_receiving and self._quiet > self.shared.bounds.header_limit:
@@ -118,9 +144,7 @@ class Connection(HttpToolsProtocol):
         earlier = self.cycle
         super().on_headers_complete()
         if self.shared.is_draining or self.is_surplus:
-            self.cycle.keep_alive = False
-            if earlier is not None and not earlier.response_started:
-                earlier.keep_alive = True  # the last of pipelined requests is the one to say it
+            end_with(self.cycle, earlier)
 
     def on_body(self, body: bytes) -> None:
         """Count."""
@@ -142,6 +166,16 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
+
+    def start_next(self) -> None:
+        """Start the first request that waits for those before it."""
+        self._start_asgi_task(*self.pipeline.pop())
+
+    def resume_writing(self) -> None:
+        """Go on with answers: the client has read."""
+        super().resume_writing()
+        if self._lane is not None:
+            self._lane.flush()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or has too large a head."""
@@ -177,25 +211,27 @@ class Connection(HttpToolsProtocol):
         if not self._is_free():
             self.transport.abort()
             return
+        given = dict(self.headers or ()).get(b"x-request-id")
+        if self._lane is not None and self._lane.receiving is not None:
+            given = self._lane.receiving.request_id
+        self._end_lane()
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        given = dict(self.headers or ()).get(b"x-request-id")
-        request_id = self.shared.ids.take(given)
-        body = error_body(error, request_id)
-        lines = [
-            b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
-            b"content-type: application/json",
-            b"content-length: %d" % len(body),
-            b"x-request-id: %s" % request_id,
-            b"connection: close",
-            *(b"%s: %s" % header for header in error_headers(error)),
-        ]
-        self.transport.write(b"\r\n".join((*lines, b"", body)))
+        self.transport.write(
+            write_error(
+                error,
+                self.shared.ids.take(given),
+                status=status,
+                extra=[(b"connection", b"close")],
+            )
+        )
         self.transport.write_eof()
 
     def _is_free(self) -> bool:
         """Whether an answer written now follows whole answers."""
+        if self._lane is not None and self._lane.receiving is not None:
+            return self._lane.can_refuse()
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return cycle is None or cycle.scope is not self.scope

@@ -13,11 +13,23 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tfrunner.api.json_text import NUMPY, write_numbers
+from tfrunner.api.json_text import NUMPY, write, write_numbers
 from tfrunner.errors import InvalidInput
+from tfrunner.objects import from_any
 from tfrunner.pending import Answer
-from tfrunner.specs import DictSpec, ListSpec, Node, TensorSpec, TupleSpec, leaves, rebuild
-from tfrunner.tensors import Array
+from tfrunner.ragged import to_lists
+from tfrunner.specs import (
+    ANY,
+    DictSpec,
+    ListSpec,
+    Node,
+    NothingSpec,
+    TensorSpec,
+    TupleSpec,
+    leaves,
+    rebuild,
+)
+from tfrunner.tensors import BFLOAT16, Array
 
 
 def write_answer(answer: Answer, *, by_rows: bool) -> bytes:
@@ -38,7 +50,7 @@ def write_answer(answer: Answer, *, by_rows: bool) -> bytes:
             if b"null" not in data:
                 return data
     named = name_outputs(answer.structure)
-    values = [fragments(array, spec.name) for array, spec in _pairs(answer)]
+    values = [fragments(array, spec) for array, spec in _pairs(answer)]
     if not by_rows:
         return orjson.dumps({"outputs": _whole(answer.structure, named, values)})
     return orjson.dumps({"predictions": _by_rows(answer, named)})
@@ -70,6 +82,8 @@ def _pairs(answer: Answer) -> Iterator[tuple[Array, TensorSpec]]:
 def _whole(structure: Node, named: dict[str, Node] | None, values: list[Any]) -> Any:
     """Return the value of "outputs"; `values` are the tensors in order, ready to write."""
     take = iter(values)
+    if isinstance(structure, NothingSpec):
+        return None
     if named is None:
         return values[0]
     return {name: rebuild(child, take.__next__) for name, child in named.items()}
@@ -79,7 +93,8 @@ def _by_rows(answer: Answer, named: dict[str, Node] | None) -> list[Any]:
     """Return the value of "predictions": a value or an object for each row."""
     rows = _count_rows(answer)
     columns = [
-        [fragments(array[row], spec.name) for row in range(rows)] for array, spec in _pairs(answer)
+        [fragments(array[row], spec, is_row=True) for row in range(rows)]
+        for array, spec in _pairs(answer)
     ]
     if named is None:
         return columns[0]
@@ -107,18 +122,38 @@ def _count_rows(answer: Answer) -> int:
     return rows or 0
 
 
-def fragments(array: Any, name: str) -> Any:
+def fragments(array: Any, spec: TensorSpec, *, is_row: bool = False) -> Any:
     """Return one tensor (or one row of it) in a form that orjson writes exactly.
 
     Text that is UTF-8 becomes a JSON string, other bytes `{"b64": ...}`, as does everything of
-    an output whose name ends in `_bytes`.
+    an output whose name ends in `_bytes`. A ragged tensor becomes lists of different lengths.
 
     Raises:
         InvalidInput: It is of a dtype that JSON has no form for.
     """
+    if spec.dtype == ANY:
+        return _plain_value(from_any(array) if isinstance(array, np.ndarray) else array, spec)
+    if spec.ragged_rank > is_row:
+        return to_lists(array, lambda part: _dense(part, spec.name), spec.ragged_rank - is_row)
+    return _dense(array, spec.name)
+
+
+def _plain_value(value: Any, spec: TensorSpec) -> Any:
+    try:
+        return orjson.Fragment(write(value))
+    except (TypeError, ValueError) as exc:
+        raise InvalidInput(
+            f"output {spec.name!r} has no form in JSON: {exc}. "
+            "Ask with Content-Type application/x-msgpack."
+        ) from exc
+
+
+def _dense(array: Any, name: str) -> Any:
     array = np.asarray(array, dtype=object) if isinstance(array, (bytes, str)) else array
     if array.dtype.kind in "OSU":
         return _texts(array.tolist(), always=name.endswith("_bytes"))
+    if array.dtype == BFLOAT16:
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise InvalidInput(
             f"output {name!r} has dtype {array.dtype.name}, which JSON has no form for. "

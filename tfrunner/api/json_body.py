@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tfrunner.api.json_fast import FastReader
 from tfrunner.api.json_text import parse
-from tfrunner.casting import Call, bind, call
+from tfrunner.casting import Call, call, cast
 from tfrunner.errors import InvalidInput
 from tfrunner.specs import DictSpec, ListSpec, MethodSpec, Node, NothingSpec, TensorSpec, TupleSpec
 from tfrunner.tensors import STRING
@@ -59,7 +59,7 @@ def read_json(body: bytes, *, find_method: FindMethod, fast: FastReader | None =
         document = parse(body)
         method = find_method(_signature_name(document))
         args, kwargs = _arguments(method, document, decode=b"b64" in body)
-        return JsonCall(method, call(method, bind(method, args, kwargs)), "instances" in document)
+        return JsonCall(method, cast(method, args, kwargs), "instances" in document)
     except RecursionError:
         raise InvalidInput("JSON Parse error: the document is nested too deeply") from None
 
@@ -96,12 +96,18 @@ def _arguments(
 def _from_columns(method: MethodSpec, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(value, dict) and not _is_base64(value):
         return (), value
-    if len(method.arguments) != 1:
+    if not _takes_one(method):
         raise InvalidInput(
             "inputs is a plain value/list, but expecting an object as multiple input tensors "
             f"required as per tensorinfo_map: {_names(method)}"
         )
     return (value,), {}
+
+
+def _takes_one(method: MethodSpec) -> bool:
+    """Return whether one value is enough: every argument after the first has a default."""
+    arguments = method.arguments
+    return bool(arguments) and all(each.default is not None for each in arguments[1:])
 
 
 def _from_rows(method: MethodSpec, rows: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -114,7 +120,7 @@ def _from_rows(method: MethodSpec, rows: Any) -> tuple[tuple[Any, ...], dict[str
         )
     objects = sum(isinstance(row, dict) and not _is_base64(row) for row in rows)
     if objects == 0:
-        if len(method.arguments) != 1:
+        if not _takes_one(method):
             raise InvalidInput(
                 "instances is a plain list, but expecting list of objects as multiple input "
                 f"tensors required as per tensorinfo_map: {_names(method)}"

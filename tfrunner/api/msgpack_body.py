@@ -12,7 +12,7 @@ from tfrunner.api.json_body import FindMethod
 from tfrunner.casting import Call, cast
 from tfrunner.errors import InvalidInput
 from tfrunner.pending import Answer
-from tfrunner.specs import MethodSpec, TupleSpec
+from tfrunner.specs import MethodSpec, TensorSpec, tuple_paths
 
 KEYS = ("inputs", "method", "timeout")
 
@@ -77,8 +77,10 @@ def check_timeout(seconds: float) -> float:
 
 
 def write_msgpack(answer: Answer) -> bytes:
-    """Return the body of an answer; a tuple at the top comes as a list and is named."""
+    """Return the body of an answer; tuples come as lists, and `tuples` says where they stood."""
     document = {"outputs": answer.value()}
-    if isinstance(answer.structure, TupleSpec):
-        document["structure"] = "tuple"
+    if not isinstance(answer.structure, TensorSpec):
+        paths = [list(path) for path in tuple_paths(answer.structure)]
+        if paths:
+            document["tuples"] = paths
     return packing.pack(document)

@@ -6,6 +6,18 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tfrunner.api.openapi_parts import (
+    METHOD,
+    TENSOR_HEADERS,
+    TIMEOUT,
+    Schema,
+    binary_forms,
+    error_responses,
+    error_schema,
+    json_outputs,
+    own_pages,
+    tensor_parameters,
+)
 from tfrunner.service import Endpoint, Service
 from tfrunner.specs import (
     DictSpec,
@@ -21,25 +33,8 @@ from tfrunner.specs import (
 )
 from tfrunner.tensors import STRING
 
-Schema = dict[str, Any]
-
 EXAMPLE_LIMIT = 1000
 """Most numbers that an example shows."""
-
-ERRORS = {
-    "400": "The input does not fit the model",
-    "404": "No such model, version or method",
-    "413": "The body is too large",
-    "500": "The model's own code failed",
-    "503": "The server is full or not ready; Retry-After says when to try again",
-    "504": "No answer came within the request's timeout",
-}
-TIMEOUT = {
-    "name": "X-Request-Timeout",
-    "in": "header",
-    "description": "Seconds that the request may take",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
-}
 
 
 def document(models: Iterable[ModelSpec], services: Iterable[Service], *, version: str) -> Schema:
@@ -59,12 +54,12 @@ def document(models: Iterable[ModelSpec], services: Iterable[Service], *, versio
         if path in paths:  # an older version
             path = f"/v1/models/{model.name}/versions/{model.version}:predict"
         paths[path] = {"post": _predict(model)}
-    paths |= _own_pages()
+    paths |= own_pages()
     return {
         "openapi": "3.1.0",
         "info": {"title": "tfrunner", "version": version},
         "paths": paths,
-        "components": {"schemas": {"Error": _error_schema()}},
+        "components": {"schemas": {"Error": error_schema()}},
     }
 
 
@@ -78,7 +73,7 @@ def _endpoint(service: Service, endpoint: Endpoint) -> Schema:
         "requestBody": {"required": True, "content": endpoint.input.schema()},
         "responses": {
             "200": {"description": "The result", "content": endpoint.output.schema()},
-            **_error_responses(),
+            **error_responses(),
         },
     }
 
@@ -103,11 +98,18 @@ def _predict(model: ModelSpec) -> Schema:
         "operationId": f"predict.{model.tag}",
         "summary": f"Predict with {model.name}, version {model.version}",
         "description": "\n".join(_describe(method) for method in model.methods.values()),
-        "parameters": [TIMEOUT],
-        "requestBody": {"required": True, "content": {"application/json": content}},
+        "parameters": [TIMEOUT, METHOD, *tensor_parameters()],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": content, **binary_forms()},
+        },
         "responses": {
-            "200": {"description": "The outputs", "content": {"application/json": _outputs()}},
-            **_error_responses(),
+            "200": {
+                "description": "The outputs, in the form of the request unless Accept says another",
+                "headers": TENSOR_HEADERS,
+                "content": {"application/json": json_outputs(), **binary_forms()},
+            },
+            **error_responses(),
         },
     }
 
@@ -233,42 +235,3 @@ def _zeros(dtype: str, shape: tuple[int | None, ...]) -> Any:
     for size in reversed(sizes):
         value = [value] * size
     return value
-
-
-def _outputs() -> Schema:
-    properties = {"predictions": {"type": "array"}, "outputs": {}}
-    return {"schema": {"type": "object", "properties": properties}}
-
-
-def _error_responses() -> Schema:
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {code: {"description": text, "content": content} for code, text in ERRORS.items()}
-
-
-def _error_schema() -> Schema:
-    names = ("error", "code", "request_id")
-    return {
-        "type": "object",
-        "required": list(names),
-        "properties": {name: {"type": "string"} for name in names},
-    }
-
-
-def _own_pages() -> dict[str, Schema]:
-    pages = {
-        "/livez": "Whether the process lives",
-        "/readyz": "Whether the server is ready, and which models it serves",
-        "/metrics": "The server's numbers, for Prometheus",
-        "/v1/models": "Every model that is served, and its state",
-    }
-    return {
-        path: {
-            "get": {
-                "tags": ["server"],
-                "operationId": path.strip("/").replace("/", "."),
-                "summary": text,
-                "responses": {"200": {"description": text}},
-            }
-        }
-        for path, text in pages.items()
-    }

@@ -1,54 +1,45 @@
-"""The hot path: `POST /v1/models/<name>[/versions/<version>]:predict`, a plain ASGI function.
+"""The hot path: `POST /v1/models/<name>[/versions/<version>]:predict`.
 
 Body -> arrays -> gateway -> arrays -> body; everything that can be known before is kept for
-each path. Nothing else belongs here.
+each path and each head. Nothing else belongs here. A request comes either from `Connection`,
+which gives its answer to the transport itself, or through ASGI.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from tfrunner import packing
+from tfrunner.api.answers import Written
 from tfrunner.api.bodies import ClientGone, read_body
 from tfrunner.api.disconnects import Disconnects
-from tfrunner.api.json_answer import write_answer
-from tfrunner.api.json_body import FindMethod, read_json
-from tfrunner.api.json_fast import FastReader, fast_reader
-from tfrunner.api.msgpack_body import check_timeout, read_msgpack, write_msgpack
-from tfrunner.api.replies import JSON, Receive, Scope, Send, send_error, unexpected
+from tfrunner.api.forms import USUAL, Form, choose_forms
+from tfrunner.api.heads import Head, make_head
+from tfrunner.api.msgpack_body import check_timeout
+from tfrunner.api.replies import Receive, Scope, Send, send_error, unexpected
 from tfrunner.api.state import ProcessState
-from tfrunner.casting import Call
+from tfrunner.api.targets import Target, Targets
 from tfrunner.errors import InvalidInput, TFRunnerError
 from tfrunner.gateway import Gateway
+from tfrunner.options import RunnerOptions
 from tfrunner.pending import Answer
-from tfrunner.specs import MethodSpec, ModelSpec
-
-MSGPACK = packing.CONTENT_TYPE.encode()
-PATH = re.compile(r"/v1/models/([^/]+?)(?:/versions/([^/:]+))?:predict")
-HEADERS = frozenset((b"content-type", b"content-length", b"x-request-id", b"x-request-timeout"))
-TARGETS = 1024
-"""Most paths that are kept; one version of a model has several (serial, prefixes, latest)."""
 
 
-class Target(NamedTuple):
-    """What a path stands for; `fast` reads the bodies of its default method."""
+class Submitted(NamedTuple):
+    """A request that waits for its answer, and how the answer is written."""
 
-    model: ModelSpec
-    find_method: FindMethod
-    fast: FastReader | None
+    future: asyncio.Future[Answer]
+    form: Form
+    by_rows: bool
 
+    def write(self, answer: Answer) -> Written:
+        """Return the body of the answer.
 
-class Asked(NamedTuple):
-    """A request that was understood, and how its answer is written."""
-
-    method: MethodSpec
-    call: Call
-    timeout: float
-    write: Callable[[Answer], bytes]
-    content_type: bytes
+        Raises:
+            InvalidInput: Its form cannot hold it; NotAcceptable means the same.
+        """
+        return self.form.write(answer, self.by_rows)
 
 
 class Predict:
@@ -58,48 +49,52 @@ class Predict:
         gateway: The way to the dispatcher.
         timeout: Seconds that a request may take where it does not say.
         state: What the connections share.
+        options: By the tag of a model, what the configuration asks for it.
     """
 
-    def __init__(self, gateway: Gateway, *, timeout: float, state: ProcessState) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        timeout: float,
+        state: ProcessState,
+        options: Mapping[str, tuple[RunnerOptions, ...]] | None = None,
+    ) -> None:
         self._gateway = gateway
         self._timeout = timeout
-        self._body_limit = state.bounds.body_limit
-        self._held = state.held
-        self._ids = state.ids
-        self._failures = state.failures
+        self.state = state
+        self.body_limit = state.bounds.body_limit
         self._disconnects = Disconnects()
-        self._targets: dict[str, Target] = {}
-        self._models: dict[str, ModelSpec] = {}
+        self._targets = Targets(gateway, options=options or {})
+        self.look_up: Callable[[str], Target | None] = self._targets.look_up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; never raises for what a caller or a model did."""
-        given = {name: value for name, value in scope["headers"] if name in HEADERS}
-        request_id = self._ids.take(given.get(b"x-request-id"))
-        future: asyncio.Future[Answer] | None = None
-        where: str = scope["path"]
+        """Answer one request through ASGI; never raises for what a caller or a model did."""
+        given = dict(scope["headers"])
+        head = make_head(scope["path"], scope["headers"])
+        request_id = self.state.ids.take(head.request_id)
+        submitted: Submitted | None = None
         try:
-            target = self._target(where)
-            where = target.model.tag
+            target = self._targets.find(head.path)
             length = given.get(b"content-length")
-            asked = self._read(
-                target,
-                await read_body(receive, self._body_limit, length=length, held=self._held),
-                given,
-            )
-            future = self._gateway.submit(
-                target.model, asked.method, asked.call, timeout=asked.timeout
-            )
-            data = asked.write(await self._wait(future, receive))
+            held = self.state.held
+            body = await read_body(receive, self.body_limit, length=length, held=held)
+            submitted = self.submit(target, head, body)
+            written = submitted.write(await self._wait(submitted.future, receive))
         except ClientGone:
             return
         except Exception as exc:
-            error = self._understand(exc, request_id, where=where, submitted=future is not None)
+            error = self.understand(
+                exc, request_id, path=head.path, is_submitted=submitted is not None
+            )
             await send_error(send, error, request_id=request_id)
             return
+        data = b"".join(written.pieces)
         headers = [
-            (b"content-type", asked.content_type),
+            (b"content-type", submitted.form.content_type),
             (b"content-length", b"%d" % len(data)),
             (b"x-request-id", request_id),
+            *written.headers,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": data})
@@ -121,8 +116,35 @@ class Predict:
         self._disconnects.remove(future)
         return answer
 
-    def _understand(
-        self, exc: Exception, request_id: bytes, *, where: str, submitted: bool
+    def submit(self, target: Target, head: Head, body: bytes) -> Submitted:
+        """Send a request on its way.
+
+        Args:
+            target: What its path stands for.
+            head: What its head says.
+            body: The whole body.
+
+        Raises:
+            TFRunnerError: It cannot be understood, does not fit the model, or cannot be
+                answered in a form that its caller accepts.
+        """
+        timeout = None if head.timeout is None else read_timeout(head.timeout)
+        if not head.content_type and not head.accept:
+            reads, writes = USUAL
+        else:
+            reads, writes = choose_forms(head)
+        method, call, by_rows, own = reads.read(target, body, head, self.body_limit)
+        if own is not None:
+            timeout = own
+        if timeout is None:
+            timeout = target.timeout(method, self._timeout)
+        if writes.check is not None:
+            writes.check(method)
+        future = self._gateway.submit(target.model, method, call, timeout=timeout)
+        return Submitted(future, writes, by_rows)
+
+    def understand(
+        self, exc: BaseException, request_id: bytes, *, path: str, is_submitted: bool
     ) -> TFRunnerError:
         """Return the error to answer with; log it if it is grave, count it if nobody else does."""
         if isinstance(exc, TFRunnerError):
@@ -131,66 +153,12 @@ class Predict:
             error = unexpected()
             error.__cause__ = exc
         if error.status >= 500:
-            self._failures.write(error, request_id=request_id, where=where)
-        if not submitted:  # else the dispatcher knows of it
-            self._gateway.count("http_refused", error.code)
+            target = self._targets.known(path)
+            where = path if target is None else target.model.tag
+            self.state.failures.write(error, request_id=request_id, where=where)
+        if not is_submitted:  # else the dispatcher knows of it
+            self.state.count("http_refused", error.code)
         return error
-
-    def _target(self, path: str) -> Target:
-        """Return what a path stands for.
-
-        Raises:
-            NotFound: No such model or version is served; the message says what is.
-        """
-        if self._models is not self._gateway.models:
-            self._models = self._gateway.models
-            self._targets = {}
-        target = self._targets.get(path)
-        if target is None:
-            target = self._find(path)
-            if len(self._targets) >= TARGETS:
-                self._targets.clear()
-            self._targets[path] = target
-        return target
-
-    def _find(self, path: str) -> Target:
-        match = PATH.fullmatch(path)
-        if match is None:
-            raise InvalidInput(
-                f"Malformed request: POST {path}; expected "
-                "/v1/models/<name>[/versions/<version>]:predict"
-            )
-        model = self._gateway.find(match[1], match[2])
-        default = model.default_method()
-        fast = fast_reader(model.methods[default]) if default is not None else None
-        return Target(model, lambda name: self._gateway.method(model, name), fast)
-
-    def _read(self, target: Target, body: bytes, given: dict[bytes, bytes]) -> Asked:
-        """Return what the body asks for, by its Content-Type; JSON where it says nothing else.
-
-        Raises:
-            InvalidInput: It does not fit the model.
-        """
-        timeout = self._timeout
-        text = given.get(b"x-request-timeout")
-        if text is not None:
-            timeout = read_timeout(text)
-        if given.get(b"content-type", b"").startswith(MSGPACK):
-            packed = read_msgpack(body, find_method=target.find_method)
-            timeout = timeout if packed.timeout is None else packed.timeout
-            return Asked(packed.method, packed.call, timeout, write_msgpack, MSGPACK)
-        method, call, by_rows = read_json(body, find_method=target.find_method, fast=target.fast)
-        return Asked(method, call, timeout, write_rows if by_rows else write_columns, JSON)
-
-
-def write_rows(answer: Answer) -> bytes:
-    """Return the answer to a request in row form."""
-    return write_answer(answer, by_rows=True)
-
-
-def write_columns(answer: Answer) -> bytes:
-    """Return the answer to a request in columnar form."""
-    return write_answer(answer, by_rows=False)
 
 
 def read_timeout(text: bytes) -> float:

@@ -6,7 +6,8 @@ import itertools
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -28,12 +29,12 @@ class RequestIds:
     """Makes ids that no other process makes: random at the start, then counted."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(6)
+        self._prefix = secrets.token_hex(6).encode()
         self._count = itertools.count(1)
 
     def make(self) -> bytes:
         """Return a new id."""
-        return b"%s-%x" % (self._prefix.encode(), next(self._count))
+        return b"%s-%x" % (self._prefix, next(self._count))
 
     def take(self, given: bytes | None) -> bytes:
         """Return the id that the caller gave if it can be echoed, else a new one."""
@@ -83,6 +84,35 @@ async def send_error(send: Send, error: TFRunnerError, *, request_id: bytes) -> 
         request_id=request_id,
         extra=error_headers(error),
     )
+
+
+def write_error(
+    error: TFRunnerError,
+    request_id: bytes,
+    *,
+    status: int | None = None,
+    default: bytes = b"",
+    extra: Iterable[Header] = (),
+) -> bytes:
+    """Return the whole reply for an error as it goes over the wire.
+
+    Args:
+        error: What happened.
+        request_id: The id that its caller knows.
+        status: The status, where it is not the error's own.
+        default: Header lines that every reply has.
+        extra: More headers.
+    """
+    status = error.status if status is None else status
+    body = error_body(error, request_id)
+    lines = [
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"x-request-id: " + request_id,
+        *(b"%s: %s" % header for header in (*error_headers(error), *extra)),
+    ]
+    first = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+    return first + default + b"\r\n".join((*lines, b"", body))
 
 
 def unexpected() -> TFRunnerError:

@@ -26,6 +26,7 @@ from typing import Any
 import uvicorn
 
 from tfrunner.api.connection import Connection
+from tfrunner.api.predict import Predict
 from tfrunner.api.state import ProcessState
 from tfrunner.api.watch import Watch
 
@@ -52,6 +53,8 @@ class Server(uvicorn.Server):
         state: What the connections share.
         grace: Seconds from the first signal to the end, at most.
         give_up: Fails the requests that wait; called at the end of the grace period.
+        direct: Answers predict requests without ASGI; None where something is wrapped around
+            the application that has to see them.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Server(uvicorn.Server):
         state: ProcessState,
         grace: float,
         give_up: Callable[[], Awaitable[None]],
+        direct: Predict | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -74,6 +78,7 @@ class Server(uvicorn.Server):
             )
         )
         self.server_state = self._state = state
+        self._state.direct = direct
         self._grace = grace
         self._give_up = give_up
         self._watch = Watch(state)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from uvicorn.server import ServerState
 
 from tfrunner.api.failures import FailureLog
+from tfrunner.api.heads import Heads
 from tfrunner.api.replies import RequestIds
 from tfrunner.config import Bounds
 from tfrunner.errors import Overloaded
+
+if TYPE_CHECKING:
+    from tfrunner.api.predict import Predict
 
 RETRY_SECONDS = 1.0
 """After which a refused caller may try again: connections and bodies come and go quickly."""
@@ -64,9 +69,32 @@ class ProcessState(ServerState):
         self.ids = RequestIds()
         self.held = Held(bounds.buffer_limit)
         self.failures = FailureLog()
+        self.heads = Heads()
+        self.direct: Predict | None = None
+        """Answers predict requests without ASGI; None: there may be middleware around it."""
+        self._lines = b""
+        self._first_lines: dict[bytes, bytes] = {}
+        self._lines_of: list[tuple[bytes, bytes]] | None = None
         self.is_draining = False
         """Whether the process ends: set by the first signal, read by every answer."""
 
     def __repr__(self) -> str:
         ending = " | draining" if self.is_draining else ""
         return f"<ProcessState [{len(self.connections)} connections | {self.held!r}{ending}]>"
+
+    def default_lines(self) -> bytes:
+        """Return the header lines that every answer has; uvicorn has new ones every second."""
+        if self._lines_of is not self.default_headers:
+            self._lines_of = self.default_headers
+            self._lines = b"".join(b"%s: %s\r\n" % header for header in self.default_headers)
+            self._first_lines = {}
+        return self._lines
+
+    def first_lines(self, content_type: bytes) -> bytes:
+        """Return how every good answer of a form begins, up to the number of its bytes."""
+        default = self.default_lines()
+        lines = self._first_lines.get(content_type)
+        if lines is None:
+            lines = b"HTTP/1.1 200 OK\r\n%scontent-type: %s\r\ncontent-length: "
+            lines = self._first_lines[content_type] = lines % (default, content_type)
+        return lines
