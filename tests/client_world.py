@@ -174,7 +174,7 @@ class HttpServer:
         outputs = rebuild(spec.output, iter(arrays).__next__)
         answer = {"outputs": outputs}
         if isinstance(outputs, tuple):
-            answer["structure"] = "tuple"
+            answer["tuples"] = [[]]
         return Response(packing.pack(answer), media_type=packing.CONTENT_TYPE)
 
 

@@ -78,7 +78,7 @@ def test_no_reply_is_lost_whose_wake_up_a_send_swallows(address: str) -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         async with FakeDispatcher(address) as dispatcher, Gateway(address, name="g") as gateway:
-            descriptor = gateway._link._dealer.fileno()
+            descriptor = gateway._exchange.link._dealer.fileno()
 
             def reply(number: int) -> None:
                 dispatcher.send(p.Results((block([(number, 0, 1, 1)], rows(0, 1)),)))
@@ -273,7 +273,7 @@ def test_a_failed_part_fails_the_request_once(address: str) -> None:
             dispatcher.send(p.Failures((p.Failure(a.id, "internal", "again"),)))
             with pytest.raises(ModelError, match="row 100"):
                 await within(large)
-            assert len(gateway._pending) == 1
+            assert len(gateway._exchange.pending) == 1
             dispatcher.send(p.Results((block([(a.id, 64, 128, 128)], rows(64, 128)),)))
             dispatcher.send(p.Results((block([(b.id, 0, 1, 1)], rows(0, 1)),)))
             await within(other)

@@ -114,8 +114,8 @@ def test_many_finished_requests_leave_nothing_behind(address: str) -> None:
                 spans = [(request.id, 0, 1, 1) for request in message.requests]
                 dispatcher.send(p.Results((block(spans, rows(0, 500)),)))
                 await asyncio.gather(*map(within, futures))
-            assert len(gateway._pending) == 0
-            assert len(gateway._pending._deadlines) < 3000
+            assert len(gateway._exchange.pending) == 0
+            assert len(gateway._exchange.pending._deadlines) < 3000
 
     asyncio.run(story())
 

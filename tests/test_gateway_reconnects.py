@@ -129,10 +129,10 @@ def test_hellos_do_not_pile_up_while_no_dispatcher_is_there(address: str) -> Non
         lost = submit(gateway)
         with pytest.raises(Unavailable):
             await within(lost)
-        sockets = {gateway._link.identity}
+        sockets = {gateway._exchange.link.identity}
         while len(sockets) < 2:  # one more connection is given up
             await asyncio.sleep(0.1)
-            sockets.add(gateway._link.identity)
+            sockets.add(gateway._exchange.link.identity)
         await asyncio.sleep(1.2)  # two more beats
         async with FakeDispatcher(address) as late:
             (first,) = (await late.next(p.Hello),)

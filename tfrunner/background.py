@@ -1,24 +1,39 @@
-"""A gateway in a thread of its own, for callers that have no event loop.
+"""A gateway for callers that have no event loop: any number of threads share it.
 
 The runner outside a Service and the synchronous client both use it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from tfrunner.casting import Call
-from tfrunner.errors import StateError
-from tfrunner.gateway import Answer, Gateway
+from tfrunner.driving import Driver, Hooks
+from tfrunner.errors import DeadlineExceeded, StateError, TFRunnerError
+from tfrunner.exchange import Exchange, Waiter, check_positive
+from tfrunner.link import no_status, nobody_there
+from tfrunner.pending import Answer, Outcome
+from tfrunner.promises import Promise, Rescue, Standing
 from tfrunner.specs import MethodSpec, ModelSpec
+
+Outcomes = deque[tuple[Waiter, Outcome]]
+
+MANY = 64
+"""So many requests leave at once; fewer wait for others, while the dispatcher has work."""
+
+SLACK_SECONDS = 0.5
+"""How long after a request's timeout its gateway is given up: its own timer answers before."""
 
 
 class BackgroundGateway:
-    """A gateway, its event loop, and the thread that runs it; safe to call from any thread.
+    """A gateway that callers' threads share and drive; safe to call from any thread.
+
+    In a process that was forked meanwhile it connects anew, with its first use.
 
     Args:
         address: The dispatcher's frontend.
@@ -29,55 +44,113 @@ class BackgroundGateway:
     def __init__(
         self, address: str, *, name: str = "client", find: Callable[[], str] | None = None
     ) -> None:
-        self.gateway = Gateway(address, name=name, find=find)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._name = name
+        self._find = find
+        self._given = address
+        self._process = 0
+        self._exchange: Exchange | None = None
+        self._driver: Driver | None = None
+        self._outcomes: Outcomes = deque()
+        self._inherited: list[object] = []
 
     @property
     def address(self) -> str:
         """Where the dispatcher listens."""
-        return self.gateway.address
+        return self._given if self._exchange is None else self._exchange.link.address
+
+    @property
+    def models(self) -> Mapping[str, ModelSpec]:
+        """What the dispatcher serves, by tag."""
+        return self._running()[0].models
 
     def __repr__(self) -> str:
-        return f"<BackgroundGateway {self.address} [{'open' if self._loop else 'closed'}]>"
+        return f"<BackgroundGateway {self.address} [{'open' if self._driver else 'closed'}]>"
 
     def start(self, timeout: float = 10.0) -> None:
-        """Start the thread and connect; wait for the dispatcher at most `timeout` seconds.
+        """Connect; wait for the dispatcher at most `timeout` seconds.
 
         Raises:
             Unavailable: No dispatcher answered.
             StateError: It is started already.
         """
-        if self._loop is not None:
+        if self._driver is not None:
             raise StateError("The connection is open already.")
-        loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=_serve, args=(loop,), name="tfrunner-gateway", daemon=True
+        self._process = os.getpid()
+        exchange = Exchange(self._given, self._name, deliver=self._note, find=self._find)
+        driver = Driver(
+            Hooks(
+                exchange.flush,
+                exchange.restore,
+                functools.partial(_deliver, exchange, self._outcomes),
+                functools.partial(_is_settled, exchange, self._outcomes),
+            )
         )
-        self._loop = loop
-        self._thread.start()
+        self._exchange, self._driver = exchange, driver
+        driver.start()
         try:
-            asyncio.run_coroutine_threadsafe(self.gateway.open(timeout), loop).result()
+            opened = Standing()
+            with driver.lock:
+                driver.begin()
+                exchange.open(driver, opened)
+                driver.end()
+            driver.drive(opened, timeout)
+            if not opened.done():
+                raise nobody_there(self.address, timeout)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the gateway and end the thread; what is unanswered fails. Safe to repeat."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        """Close; what is unanswered fails. Safe to repeat."""
+        driver, exchange = self._driver, self._exchange
+        if driver is None or exchange is None:
             return
-        self._loop = self._thread = None
-        try:
-            asyncio.run_coroutine_threadsafe(self._close_gateway(loop), loop).result()
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        self._given = exchange.link.address
+        self._driver = self._exchange = None
+        if self._process == os.getpid():
+            exchange.link.close(driver.close(exchange.stop))
 
-    async def _close_gateway(self, loop: asyncio.AbstractEventLoop) -> None:
-        await self.gateway.close()
-        await loop.shutdown_default_executor()
+    def find(self, name: str, version: str | None = None) -> ModelSpec:
+        """Return a served model; see `Gateway.find`."""
+        return self._running()[0].find(name, version)
+
+    def run(
+        self,
+        model: ModelSpec,
+        method: MethodSpec,
+        call: Call,
+        *,
+        timeout: float,
+        client: str = "",
+    ) -> Any:
+        """Send a call; return its outputs in Python's form.
+
+        Args:
+            model: From `find`.
+            method: Of the model.
+            call: From `casting.cast`.
+            timeout: Seconds.
+            client: Whose fair share the request is counted against.
+
+        Raises:
+            StateError: The connection is not open.
+            TFRunnerError: What the request came to.
+        """
+        exchange, driver = self._running()
+        check_positive(timeout)
+        caller = Standing()
+        with driver.lock:
+            driver.begin()
+            exchange.submit(caller, model, method, call, timeout=timeout, client=client)
+            driver.end()
+        try:
+            driver.drive(caller, timeout + SLACK_SECONDS)
+        finally:
+            if not caller.done():  # it was interrupted, or the gateway does not move
+                self.drop(caller.id)
+        if not caller.done():
+            raise DeadlineExceeded(f"no answer from {self.address} within {timeout:.3g} s")
+        return caller.result()
 
     def submit(
         self,
@@ -87,29 +160,34 @@ class BackgroundGateway:
         *,
         timeout: float,
         client: str = "",
-    ) -> Future[Answer]:
-        """Send a call; return the future of its answer. Cancelling it cancels the request.
+        rescue: Rescue | None = None,
+    ) -> Future[Any]:
+        """As `run`, but return a future of the outputs. Cancelling it cancels the request.
+
+        Args:
+            model: As for `run`; so are the others.
+            method: Of the model.
+            call: From `casting.cast`.
+            timeout: Seconds.
+            client: Whose fair share the request is counted against.
+            rescue: See `Promise`.
 
         Raises:
             StateError: The connection is not open.
         """
-        loop = self._running()
-        future: Future[Answer] = Future()
-
-        def send() -> None:
-            if not future.cancelled():
-                inner = self.gateway.submit(model, method, call, timeout=timeout, client=client)
-                inner.add_done_callback(lambda done: _settle(future, done))
-                future.add_done_callback(lambda outer: _forward_cancel(loop, outer, inner))
-
-        def start() -> None:
-            try:
-                send()
-            except BaseException as exc:
-                future.set_exception(exc)
-
-        loop.call_soon_threadsafe(start)
-        return future
+        exchange, driver = self._running()
+        check_positive(timeout)
+        promise = Promise(self)
+        promise.rescue = rescue
+        with driver.lock:
+            driver.begin()
+            exchange.submit(promise, model, method, call, timeout=timeout, client=client)
+            unsent = exchange.pending.unsent
+            driver.push(is_due=unsent == len(exchange.pending) or unsent >= MANY)
+            driver.end()
+        if self._outcomes:
+            driver.deliver()
+        return promise
 
     def ask(self, timeout: float = 2.0) -> dict[str, Any]:
         """Return the dispatcher's state as plain data.
@@ -118,13 +196,72 @@ class BackgroundGateway:
             StateError: The connection is not open.
             Unavailable: No dispatcher answered in time.
         """
-        loop = self._running()
-        return asyncio.run_coroutine_threadsafe(self.gateway.ask(timeout), loop).result()
+        exchange, driver = self._running()
+        reply = Standing()
+        with driver.lock:
+            driver.begin()
+            try:
+                id = exchange.link.ask(reply)
+            except TFRunnerError:
+                driver.end()
+                raise
+            driver.end()
+        try:
+            driver.drive(reply, timeout)
+        finally:
+            exchange.link.forget(id)
+        if not reply.done():
+            raise no_status(timeout)
+        state: dict[str, Any] = reply.result()
+        return state
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+    def drive(self, promise: Promise, timeout: float | None) -> None:
+        """Wait until a promise is kept, at most so many seconds."""
+        driver = self._driver
+        if driver is None or self._process != os.getpid():
+            promise.follow(timeout)
+        else:
+            driver.drive(promise, timeout)
+
+    def hasten(self) -> None:
+        """Let nobody wait for a thread that would drive of itself."""
+        if self._driver is not None and self._process == os.getpid():
+            self._driver.hasten()
+
+    def drop(self, id: int) -> None:
+        """Forget a request; the dispatcher is told."""
+        exchange, driver = self._exchange, self._driver
+        if exchange is None or driver is None or self._process != os.getpid():
+            return
+        with driver.lock:
+            driver.begin()
+            exchange.pending.drop(id)
+            exchange.flush()
+            driver.end()
+        driver.deliver()
+
+    def _running(self) -> tuple[Exchange, Driver]:
+        exchange, driver = self._exchange, self._driver
+        if exchange is None or driver is None:
             raise StateError("The connection is not open: call start() first.")
-        return self._loop
+        if self._process != os.getpid():
+            return self._start_in_child(exchange, driver)
+        return exchange, driver
+
+    def _start_in_child(self, exchange: Exchange, driver: Driver) -> tuple[Exchange, Driver]:
+        """Connect a process that was forked: socket and threads are its parent's.
+
+        The old socket is kept: to close it would reach into the parent's.
+        """
+        self._inherited += [exchange, driver, self._outcomes]
+        self._given = exchange.link.address
+        self._exchange = self._driver = None
+        self._outcomes = deque()
+        self.start()
+        return self._running()
+
+    def _note(self, waiter: Waiter, outcome: Outcome) -> None:
+        self._outcomes.append((waiter, outcome))
 
     def __enter__(self) -> BackgroundGateway:
         self.start()
@@ -134,28 +271,31 @@ class BackgroundGateway:
         self.close()
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the event loop; runs in the gateway's thread."""
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
+def _is_settled(exchange: Exchange, outcomes: Outcomes) -> bool:
+    return not outcomes and exchange.is_settled
 
 
-def _settle(future: Future[Answer], done: asyncio.Future[Answer]) -> None:
-    """Hand an answer to the thread that waits for it; runs in the gateway's thread."""
-    if done.cancelled():
-        future.cancel()
-        return
-    error = done.exception()
-    if not future.set_running_or_notify_cancel():
-        return  # the caller stopped waiting; else, from here on, it cannot be cancelled
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(done.result())
+def _deliver(exchange: Exchange, outcomes: Outcomes) -> bool:
+    """Set the promises that have an answer; return whether there was one."""
+    if not outcomes:
+        return False
+    while outcomes:
+        try:
+            item = outcomes.popleft()
+        except IndexError:  # another thread took it
+            break
+        try:
+            _settle(exchange, *item)
+        except InvalidStateError:
+            continue  # it was cancelled meanwhile
+        except BaseException:
+            outcomes.appendleft(item)
+            raise
+    return True
 
 
-def _forward_cancel(
-    loop: asyncio.AbstractEventLoop, outer: Future[Answer], inner: asyncio.Future[Answer]
-) -> None:
-    if outer.cancelled() and not inner.done() and not loop.is_closed():
-        loop.call_soon_threadsafe(inner.cancel)
+def _settle(exchange: Exchange, waiter: Waiter, outcome: Outcome) -> None:
+    if not isinstance(outcome, Answer):
+        exchange.settle(waiter, outcome)
+    elif not waiter.done():
+        waiter.set_result((outcome.without(waiter.cuts) if waiter.cuts else outcome).value())

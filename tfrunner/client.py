@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar, Union
 
@@ -21,9 +24,12 @@ from tfrunner.client_async import AsyncClient
 from tfrunner.client_connection import HttpChannel
 from tfrunner.client_direct import DirectChannel
 from tfrunner.client_models import ModelCall, ModelState, check_timeout
-from tfrunner.errors import DeadlineExceeded, NotFound, StateError, Unavailable
+from tfrunner.errors import DeadlineExceeded, NotFound, StateError, TFRunnerError, Unavailable
 
 __all__ = ["AsyncClient", "Client", "ModelState", "find_address"]
+
+SUBMIT_THREADS = 32
+"""Threads in which `submit` calls over HTTP, and in which it makes further attempts."""
 
 T = TypeVar("T")
 Channel = Union[HttpChannel, DirectChannel]
@@ -55,6 +61,7 @@ class Client:
         self._channel: Channel | None = None
         self._has_met = False
         self._closed = threading.Event()
+        self._threads: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
         return describe(self, self._given, self._channel)
@@ -99,6 +106,74 @@ class Client:
         call = ModelCall(model, method, args, kwargs)
         return self._call(lambda channel, *left: channel.predict(call, *left), timeout)
 
+    def submit(
+        self,
+        model: str,
+        /,
+        *args: Any,
+        method: str | None = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Future[Any]:
+        """Begin what `predict` does, and return a future of its outputs.
+
+        So one thread can have any number of requests under way; requests that begin together
+        travel together. Cancelling the future cancels the request. Over HTTP at most
+        `SUBMIT_THREADS` are under way at once, the others wait for their turn.
+
+        Args:
+            model: `name`, or `name:version`.
+            args: As for `predict`; so are the others.
+            method: Name of the method.
+            timeout: Seconds from now until DeadlineExceeded.
+            kwargs: Inputs by name.
+
+        Raises:
+            InvalidInput: The input does not fit.
+            NotFound: The server has no such model, version or method.
+            Unavailable: No server answers.
+        """
+        call = ModelCall(model, method, args, kwargs)
+        attempts = self._attempts(timeout)
+        channel = self._channel
+        if channel is None:
+            channel = self._repeat(attempts, lambda left: self._open(attempts, left))
+        if not isinstance(channel, DirectChannel):
+            return self._in_thread(call, attempts)
+        rescue = functools.partial(self._rescue, call, attempts)
+        return channel.submit(call, attempts, rescue)
+
+    def _in_thread(self, call: ModelCall, attempts: Attempts, pause: float = 0.0) -> Future[Any]:
+        """Perform a call in another thread; return the future of its outputs."""
+
+        def run() -> Any:
+            self._closed.wait(pause)
+            return self._act(lambda channel, *left: channel.predict(call, *left), attempts)
+
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(SUBMIT_THREADS, "tfrunner-submit")
+            return self._threads.submit(run)
+
+    def _rescue(
+        self, call: ModelCall, attempts: Attempts, promise: Future[Any], error: BaseException
+    ) -> BaseException | None:
+        """Make further attempts for a request that failed, where that is of use.
+
+        Called by whoever drives the gateway: the attempts are made in another thread.
+        """
+        if not isinstance(error, TFRunnerError):
+            return error
+        pause = attempts.pause(error, time.monotonic())
+        if pause is None or self._closed.is_set():
+            return attempts.outcome(error)
+        try:
+            later = self._in_thread(call, attempts, pause)
+        except RuntimeError:  # it is closed meanwhile
+            return error
+        later.add_done_callback(functools.partial(_hand_over, promise))
+        return None
+
     def models(self, *, timeout: float | None = None) -> list[ModelState]:
         """Return every model version that the server knows, and its state."""
         return self._call(lambda channel, *left: channel.models(*left), timeout)
@@ -123,8 +198,11 @@ class Client:
         self._closed.set()
         with self._lock:
             channel, self._channel = self._channel, None
+            threads, self._threads = self._threads, None
         if channel is not None:
             channel.close()
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Client:
         return self
@@ -145,16 +223,23 @@ class Client:
         retries: bool | None = None,
     ) -> T:
         """Return what `act` returns with the open channel; again while that is of use."""
-        attempts = first_attempt(
+        return self._act(act, self._attempts(timeout, retries=retries))
+
+    def _attempts(self, timeout: float | None, *, retries: bool | None = None) -> Attempts:
+        return first_attempt(
             self.timeout if timeout is None else check_timeout(timeout),
             is_enabled=self.retries if retries is None else retries,
             has_met=self._has_met,
         )
 
+    def _act(self, act: Callable[[Channel, Attempts, float], T], attempts: Attempts) -> T:
         def once(left: float) -> T:
             channel = self._open(attempts, left)
             return act(channel, attempts, attempts.left(time.monotonic()))
 
+        return self._repeat(attempts, once)
+
+    def _repeat(self, attempts: Attempts, once: Callable[[float], T]) -> T:
         try:
             return repeat(attempts, once, sleep=self._closed.wait)
         finally:
@@ -183,3 +268,13 @@ class Client:
             return self._channel
         finally:
             self._lock.release()
+
+
+def _hand_over(promise: Future[Any], done: Future[Any]) -> None:
+    """Give a promise what its further attempts came to."""
+    with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+        error = Unavailable("the client was closed") if done.cancelled() else done.exception()
+        if error is not None:
+            promise.set_exception(error)
+        else:
+            promise.set_result(done.result())

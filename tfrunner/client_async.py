@@ -60,6 +60,23 @@ class AsyncClient:
         call = ModelCall(model, method, args, kwargs)
         return await self._call(lambda channel, *left: channel.predict(call, *left), timeout)
 
+    def submit(
+        self,
+        model: str,
+        /,
+        *args: Any,
+        method: str | None = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[Any]:
+        """Begin what `predict` does, and return a task that gives its outputs.
+
+        Requests that begin in one turn of the event loop travel together.
+        """
+        running = asyncio.get_running_loop()
+        predicting = self.predict(model, *args, method=method, timeout=timeout, **kwargs)
+        return running.create_task(predicting)
+
     async def models(self, *, timeout: float | None = None) -> list[ModelState]:
         """Return every model version that the server knows, and its state."""
         return await self._call(lambda channel, *left: channel.models(*left), timeout)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,18 +16,18 @@ from tfrunner.client_models import ModelCall, ModelState, choose_method, spread
 from tfrunner.connections import owned
 from tfrunner.errors import DeadlineExceeded, Unavailable
 from tfrunner.gateway import Gateway
+from tfrunner.promises import Rescue
+from tfrunner.shortcuts import Shortcut, shortcut
 from tfrunner.specs import MethodSpec, ModelSpec
 
 NAME = "client"
 """What the identities of clients begin with."""
 
 ASK_SECONDS = 2.0
-SLACK_SECONDS = 0.5
-"""How long after a request's timeout its gateway is given up: its own timer answers before."""
 
 
 class DirectChannel:
-    """A gateway in a thread of its own, shared by any number of threads.
+    """A gateway that is shared, and driven, by any number of threads.
 
     Args:
         address: The dispatcher's frontend.
@@ -36,6 +36,7 @@ class DirectChannel:
 
     def __init__(self, address: str, *, find: Callable[[], str] | None = None) -> None:
         self._background = BackgroundGateway(address, name=NAME, find=find)
+        self._choices = Choices(self._background)
 
     @property
     def address(self) -> str:
@@ -49,24 +50,21 @@ class DirectChannel:
     def predict(self, call: ModelCall, attempts: Attempts, timeout: float) -> Any:
         """Return the outputs of a call."""
         deadline = time.monotonic() + timeout
-        model, method, cast = _prepare(self._background.gateway, call)
+        model, method, cast = self._choices.prepare(call)
         attempts.is_repeatable = method.repeatable
-        future = self._background.submit(model, method, cast, timeout=timeout)
-        try:
-            return future.result(deadline - time.monotonic() + SLACK_SECONDS).value()
-        except FutureTimeout:
-            if future.done():
-                raise  # the gateway's own DeadlineExceeded
-            raise DeadlineExceeded(
-                f"no answer from {self.address} within {attempts.timeout:.3g} s"
-            ) from None
-        finally:
-            future.cancel()  # nothing to do, unless the caller stopped waiting
+        return self._background.run(model, method, cast, timeout=deadline - time.monotonic())
+
+    def submit(self, call: ModelCall, attempts: Attempts, rescue: Rescue) -> Future[Any]:
+        """Return a future of the outputs of a call; `rescue` is asked when it fails."""
+        model, method, cast = self._choices.prepare(call)
+        attempts.is_repeatable = method.repeatable
+        left = attempts.left(time.monotonic())
+        return self._background.submit(model, method, cast, timeout=left, rescue=rescue)
 
     def models(self, attempts: Attempts, timeout: float) -> list[ModelState]:
         """Return every model that the server knows."""
         state = self._background.ask(timeout)
-        return _records(self._background.gateway.models, state)
+        return _records(self._background.models, state)
 
     def is_ready(self, model: str | None, attempts: Attempts, timeout: float) -> bool:
         """Return whether the server, or one model of it, is ready."""
@@ -74,14 +72,14 @@ class DirectChannel:
             state = self._background.ask(min(timeout, ASK_SECONDS))
         except (Unavailable, DeadlineExceeded):
             return False
-        return _is_ready(_records(self._background.gateway.models, state), state, model)
+        return _is_ready(_records(self._background.models, state), state, model)
 
     def status(self, attempts: Attempts, timeout: float) -> dict[str, Any]:
         """Return the server's state."""
         return self._background.ask(timeout)
 
     def close(self) -> None:
-        """Close the gateway and end its thread."""
+        """Close the gateway."""
         self._background.close()
 
 
@@ -90,6 +88,7 @@ class AsyncDirectChannel:
 
     def __init__(self, address: str, *, find: Callable[[], str] | None = None) -> None:
         self._gateway = Gateway(address, name=NAME, find=find)
+        self._choices = Choices(self._gateway)
 
     @property
     def address(self) -> str:
@@ -102,7 +101,7 @@ class AsyncDirectChannel:
 
     async def predict(self, call: ModelCall, attempts: Attempts, timeout: float) -> Any:
         """Return the outputs of a call."""
-        model, method, cast = _prepare(self._gateway, call)
+        model, method, cast = self._choices.prepare(call)
         attempts.is_repeatable = method.repeatable
         answer = await self._gateway.submit(model, method, cast, timeout=timeout)
         return answer.value()
@@ -128,15 +127,45 @@ class AsyncDirectChannel:
         await self._gateway.close()
 
 
-def _prepare(gateway: Gateway, call: ModelCall) -> tuple[ModelSpec, MethodSpec, casting.Call]:
-    """Return the model and method that are meant, and the input as it travels."""
-    model = gateway.find(call.model)
-    method = choose_method(model, call.method)
-    return model, method, call.in_form(method, _cast)
+class Choice(NamedTuple):
+    """What names mean, and how its input is cast where that can be done the short way."""
+
+    model: ModelSpec
+    method: MethodSpec
+    short: Shortcut | None
+
+    def cast(self, call: ModelCall, method: MethodSpec) -> casting.Call:
+        """Return the input of a call as it travels, with bytes of its own."""
+        if self.short is not None and len(call.args) == 1 and not call.kwargs:
+            cast = self.short(call.args[0])
+            if cast is not None:
+                return cast
+        return owned(casting.cast(method, *spread(method, call.args, call.kwargs)))
 
 
-def _cast(call: ModelCall, method: MethodSpec) -> casting.Call:
-    return owned(casting.cast(method, *spread(method, call.args, call.kwargs)))
+class Choices:
+    """The model and method that names mean, looked up once for as long as the models stay.
+
+    Args:
+        gateway: Knows the models.
+    """
+
+    def __init__(self, gateway: Gateway | BackgroundGateway) -> None:
+        self._gateway = gateway
+        self._known: tuple[object, dict[tuple[str, str | None], Choice]] = (None, {})
+
+    def prepare(self, call: ModelCall) -> tuple[ModelSpec, MethodSpec, casting.Call]:
+        """Return the model and method that are meant, and the input as it travels."""
+        models, known = self._known
+        if models is not self._gateway.models:  # another dispatcher
+            models, known = self._known = self._gateway.models, {}
+        names = call.model, call.method
+        chosen = known.get(names)
+        if chosen is None:
+            model = self._gateway.find(call.model)
+            method = choose_method(model, call.method)
+            chosen = known[names] = Choice(model, method, shortcut(method))
+        return chosen.model, chosen.method, call.in_form(chosen.method, chosen.cast)
 
 
 def _records(models: Mapping[str, ModelSpec], state: Mapping[str, Any]) -> list[ModelState]:

@@ -27,7 +27,8 @@ from tfrunner.errors import (
     Unavailable,
     from_wire,
 )
-from tfrunner.specs import MethodSpec, ModelSpec, rebuild
+from tfrunner.specs import DictSpec, MethodSpec, ModelSpec
+from tfrunner.values import in_python
 
 T = TypeVar("T")
 
@@ -87,8 +88,7 @@ class HttpCalls:
         answer = _check(reply, packing.unpack)
         if not isinstance(answer, dict) or "outputs" not in answer:
             raise ProtocolError("the server's answer has no 'outputs'")
-        outputs = answer["outputs"]
-        return tuple(outputs) if answer.get("structure") == "tuple" else outputs
+        return _with_tuples(answer["outputs"], answer.get("tuples", []))
 
     def _fetch(self, model: str) -> Steps[ModelSpec]:
         reply = yield HttpRequest("GET", f"{_model_path(model)}/metadata")
@@ -131,9 +131,21 @@ class _Fault(msgspec.Struct, frozen=True):
 
 def _pack(call: ModelCall, method: MethodSpec) -> bytes:
     """Return the body of a predict request: the input, cast to the method's specification."""
-    arrays = iter(casting.bind(method, *spread(method, call.args, call.kwargs)))
-    inputs = {each.name: rebuild(each.spec, arrays.__next__) for each in method.arguments}
-    return packing.pack({"inputs": inputs, "method": method.name})
+    variant, arrays = casting.choose(method, *spread(method, call.args, call.kwargs))
+    whole = DictSpec({each.name: each.spec for each in variant.arguments})
+    return packing.pack({"inputs": in_python(whole, arrays), "method": method.name})
+
+
+def _with_tuples(value: Any, paths: list[list[str | int]]) -> Any:
+    """Return an answer with tuples where MessagePack could only carry lists."""
+    for path in paths:  # inner ones come first
+        if not path:
+            return tuple(value)
+        holder = value
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = tuple(holder[path[-1]])
+    return value
 
 
 def _model_path(model: str) -> str:

@@ -33,7 +33,7 @@ class ModelCall:
 
     def in_form(self, method: MethodSpec, make: Callable[[ModelCall, MethodSpec], T]) -> T:
         """Return the input as it travels; made once for as long as the method is the same."""
-        if self._method is None or self._method != method:
+        if self._method is not method and self._method != method:
             self._form = make(self, method)
             self._method = method
         form: T = self._form

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tfrunner.attempts import Attempts, async_repeat, repeat
 from tfrunner.casting import Call
 from tfrunner.errors import DeadlineExceeded, ModelError, StateError, TFRunnerError
-from tfrunner.specs import MethodSpec, ModelSpec, leaves, rebuild
+from tfrunner.padding import cut_back
+from tfrunner.specs import MethodSpec, ModelSpec, leaves
 from tfrunner.tensors import check_rows, decode_layout, unpack
+from tfrunner.values import in_python
 
 if TYPE_CHECKING:
     from tfrunner.background import BackgroundGateway
@@ -69,7 +71,8 @@ class LocalConnection:
         if method.batchable:
             for array, leaf in zip(output.arrays, leaves(output.structure), strict=True):
                 check_rows(array, method.batch_dim[1], call.rows, output=leaf.name)
-        return rebuild(output.structure, iter(output.arrays).__next__)
+        arrays = cut_back(output.structure, output.arrays, call.cuts)
+        return in_python(output.structure, arrays)
 
     async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
         """Return the outputs; the model runs in another thread."""
@@ -117,7 +120,7 @@ class GatewayConnection:
 
 
 class ServerConnection:
-    """A running server, through a gateway in a thread of its own.
+    """A running server, through a gateway of its own.
 
     Args:
         background: Open.
@@ -138,11 +141,7 @@ class ServerConnection:
         call = owned(call)
 
         def act(left: float) -> Any:
-            future = self._submit(method, call, left)
-            try:
-                return wait(future, left).value()
-            finally:
-                future.cancel()  # nothing to do, unless the caller stopped waiting
+            return self._background.run(self._served(), method, call, timeout=left)
 
         return repeat(self._attempts(method, timeout), act, sleep=self._closed.wait)
 
@@ -151,7 +150,8 @@ class ServerConnection:
         call = owned(call)
 
         async def act(left: float) -> Any:
-            return (await asyncio.wrap_future(self._submit(method, call, left))).value()
+            future = self._background.submit(self._served(), method, call, timeout=left)
+            return await asyncio.wrap_future(future)
 
         return await async_repeat(self._attempts(method, timeout), act, sleep=asyncio.sleep)
 
@@ -160,14 +160,11 @@ class ServerConnection:
         attempts.is_repeatable = method.repeatable
         return attempts
 
-    def _submit(
-        self, method: MethodSpec, call: Call, timeout: float
-    ) -> concurrent.futures.Future[Answer]:
-        model = self._background.gateway.find(self._model.name, self._model.version)
-        return self._background.submit(model, method, call, timeout=timeout)
+    def _served(self) -> ModelSpec:
+        return self._background.find(self._model.name, self._model.version)
 
     def close(self) -> None:
-        """End the thread and its gateway."""
+        """Close the gateway."""
         self._closed.set()
         self._background.close()
 

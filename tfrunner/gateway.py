@@ -1,35 +1,23 @@
-"""The event-loop end of `frontend`, in an api process or a client: models, requests, answers.
+"""The gateway of an asyncio event loop, in an api process or an async client.
 
-A thin shell: `Pending` knows what waits, `Link` holds the socket. One message for all
-requests of one turn of the event loop; one timer for all deadlines.
+One message for all requests of one turn of the event loop. `Exchange` does the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfrunner.casting import Call
-from tfrunner.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    NotFound,
-    StateError,
-    TFRunnerError,
-    Unavailable,
-    did_you_mean,
-)
-from tfrunner.link import Link, may_have_run, no_dispatcher
-from tfrunner.pending import Answer, Outcome, Pending, Waiting
-from tfrunner.protocol import Failures, Request, Results
-from tfrunner.served import find_model
+from tfrunner.errors import StateError
+from tfrunner.exchange import Exchange, Waiter, check_positive
+from tfrunner.link import no_status, nobody_there
+from tfrunner.padding import Short
+from tfrunner.pending import Answer, Outcome
 from tfrunner.specs import MethodSpec, ModelSpec
 
 __all__ = ["Answer", "Gateway"]
-
-LONGEST_TIMEOUT = 1e6
 
 
 class _Waiter(asyncio.Future[Answer]):
@@ -39,8 +27,9 @@ class _Waiter(asyncio.Future[Answer]):
     for nothing, with every answer.
     """
 
-    __slots__ = ("gateway", "id")
+    __slots__ = ("cuts", "gateway", "id")
 
+    cuts: tuple[Short, ...]
     gateway: Gateway
     id: int
 
@@ -62,31 +51,28 @@ class Gateway:
     """
 
     def __init__(self, address: str, *, name: str, find: Callable[[], str] | None = None) -> None:
-        self.models: dict[str, ModelSpec] = {}
-        self._found: dict[tuple[str, str | None], ModelSpec] = {}
-        self._link = Link(
-            address, name, take=self._take, renew=self._renew, lose=self._lose, find=find
-        )
-        self._liveness = self._link.liveness
-        self._pending: Pending[_Waiter] = Pending()
-        self._last_id = 0
+        self._exchange = Exchange(address, name, deliver=self._settle, find=find)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_is_due = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+
+    @property
+    def models(self) -> Mapping[str, ModelSpec]:
+        """What the dispatcher serves, by tag."""
+        return self._exchange.models
 
     @property
     def is_connected(self) -> bool:
         """Whether the dispatcher has answered lately."""
-        return self._liveness.is_connected
+        return self._exchange.link.liveness.is_connected
 
     @property
     def address(self) -> str:
         """Where the dispatcher listens."""
-        return self._link.address
+        return self._exchange.link.address
 
     def __repr__(self) -> str:
-        return f"<Gateway {self._link.name} [{self._link!r} | {self._pending!r}]>"
+        exchange = self._exchange
+        return f"<Gateway {exchange.link.name} [{exchange.link!r} | {exchange.pending!r}]>"
 
     async def open(self, timeout: float = 10.0) -> None:
         """Connect, and wait until the dispatcher has said which models it serves.
@@ -98,22 +84,28 @@ class Gateway:
             ConfigError: The address is refused.
             Unavailable: No dispatcher answered in time.
         """
-        await self._link.open(timeout)
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        try:
+            self._exchange.open(loop, opened)
+            await asyncio.wait_for(opened, timeout)
+        except BaseException as exc:
+            self._exchange.link.close(self._exchange.stop())
+            if isinstance(exc, asyncio.TimeoutError):
+                raise nobody_there(self.address, timeout) from exc
+            raise
+        self._loop = loop
 
     async def close(self) -> None:
         """Fail what waits, tell the dispatcher, and close the socket."""
-        if self._loop is None:
+        loop, self._loop = self._loop, None
+        if loop is None:
             return
-        for each in self._pending.give_up():
-            text = "the gateway was closed before an answer came"
-            _resolve(each.waiter, _lost(each) if each.may_have_run else Unavailable(text))
-        if self.is_connected:
-            self._flush()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop = None
-        await self._link.close()
+        linger = self._exchange.stop()
+        if linger:
+            await loop.run_in_executor(None, self._exchange.link.close, linger)
+        else:
+            self._exchange.link.close(0.0)
 
     async def __aenter__(self) -> Gateway:
         await self.open()
@@ -133,10 +125,7 @@ class Gateway:
         Raises:
             NotFound: It is not served; the message names what is.
         """
-        found = self._found.get((name, version))
-        if found is None:
-            found = self._found[name, version] = find_model(self.models.values(), name, version)
-        return found
+        return self._exchange.find(name, version)
 
     def method(self, model: ModelSpec, name: str | None) -> MethodSpec:
         """Return a method of a model, the default one for None.
@@ -144,15 +133,7 @@ class Gateway:
         Raises:
             NotFound: The model has none of that name; the message names what it has.
         """
-        chosen = model.default_method() if name is None else name
-        if chosen is None:
-            known = ", ".join(model.methods)
-            raise NotFound(f"{model.tag} has no default method; name one of its own: {known}.")
-        try:
-            return model.methods[chosen]
-        except KeyError:
-            near = did_you_mean(chosen, model.methods)
-            raise NotFound(f"{model.tag} has no method {chosen!r}.{near}") from None
+        return self._exchange.method(model, name)
 
     def submit(
         self, model: ModelSpec, method: MethodSpec, call: Call, *, timeout: float, client: str = ""
@@ -176,25 +157,11 @@ class Gateway:
         loop = self._loop
         if loop is None:
             raise StateError("the gateway is not open; call `await gateway.open()` first")
-        if not timeout > 0:
-            raise InvalidInput(f"the timeout is {timeout!r}; expected a number of seconds above 0")
-        timeout = min(float(timeout), LONGEST_TIMEOUT)
-        self._last_id = id = self._last_id + 1
+        check_positive(timeout)
         waiter = _Waiter(loop=loop)
-        waiter.gateway, waiter.id = self, id
-        if not self._liveness.is_connected:
-            _resolve(waiter, no_dispatcher())
-            return waiter
-        request = Request(
-            id, model.tag, method.name, call.layout, call.rows, timeout, client, call.bodies
-        )
-        deadline = monotonic() + timeout
-        self._pending.add(
-            request, deadline=deadline, waiter=waiter, is_repeatable=method.repeatable
-        )
-        if deadline < self._timer_at:
-            self._set_timer(loop, deadline)
-        if not self._flush_is_due:
+        waiter.gateway = self
+        is_due = self._exchange.submit(waiter, model, method, call, timeout=timeout, client=client)
+        if is_due and not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
         return waiter
@@ -209,88 +176,35 @@ class Gateway:
             StateError: The gateway is not open.
             Unavailable: The dispatcher does not answer.
         """
-        return await self._link.ask(timeout)
+        if self._loop is None:
+            raise StateError("the gateway is not open; call `await gateway.open()` first")
+        link = self._exchange.link
+        reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        id = link.ask(reply)
+        try:
+            return await asyncio.wait_for(reply, timeout)
+        except asyncio.TimeoutError as exc:
+            raise no_status(timeout) from exc
+        finally:
+            link.forget(id)
 
     def count(self, name: str, label: str, amount: float = 1) -> None:
         """Add to a counter of the front desk; the dispatcher is told with the next Hello."""
-        self._link.count(name, label, amount)
+        self._exchange.link.count(name, label, amount)
 
     def request_id(self, id: int) -> str:
         """Return the name that the server's logs give to a request."""
-        return f"{self._link.identity}/{id}"
+        return self._exchange.request_id(id)
+
+    def _settle(self, waiter: Waiter, outcome: Outcome) -> None:
+        self._exchange.settle(waiter, outcome)
 
     def _flush(self) -> None:
-        """Send what this turn of the event loop brought."""
         self._flush_is_due = False
-        if self._loop is None:
-            return
-        messages = self._pending.outgoing()
-        if not self.is_connected:
-            return  # there are only Cancels, of requests that no dispatcher knows any more
-        for message in messages:
-            self._link.send(message)
-        self._link.drain()
+        self._exchange.flush()
 
     def _drop(self, id: int) -> None:
-        self._pending.drop(id)
+        self._exchange.pending.drop(id)
         if not self._flush_is_due and self._loop is not None:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
-
-    def _take(self, message: Results | Failures) -> None:
-        for waiter, outcome in self._pending.take(message):
-            _resolve(waiter, outcome)
-
-    def _renew(self, models: dict[str, ModelSpec]) -> None:
-        """Meet a new dispatcher: take its models, send again what is unanswered.
-
-        What must not run twice fails instead: the one before may have begun it.
-        """
-        self.models = models
-        self._found.clear()
-        for lost in self._pending.send_again(monotonic()):
-            _resolve(lost.waiter, _lost(lost))
-        for outgoing in self._pending.outgoing():
-            self._link.send(outgoing)
-
-    def _lose(self) -> None:
-        """Fail everything: the dispatcher is gone."""
-        for each in self._pending.give_up():
-            _resolve(each.waiter, _lost(each))
-        self._pending.outgoing()  # the next dispatcher knows none of it
-
-    def _set_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = loop.call_later(max(0.001, deadline - monotonic()), self._expire)
-
-    def _expire(self) -> None:
-        """Answer what is late with DeadlineExceeded; only here does a deadline end a wait."""
-        if self._loop is None:
-            return
-        self._timer, self._timer_at = None, float("inf")
-        for late in self._pending.expire(monotonic()):
-            tag, timeout = late.request.model, late.request.timeout
-            error = DeadlineExceeded(f"{tag} gave no answer within {timeout:.3g} s")
-            _resolve(late.waiter, error)
-        deadline = self._pending.next_deadline()
-        if deadline is not None:
-            self._set_timer(self._loop, deadline)
-        self._flush()
-
-
-def _resolve(waiter: _Waiter, outcome: Outcome) -> None:
-    if waiter.done():
-        return
-    if isinstance(outcome, TFRunnerError):
-        if outcome.request_id is None:
-            outcome.request_id = waiter.gateway.request_id(waiter.id)
-        waiter.set_exception(outcome)
-    else:
-        waiter.set_result(outcome)
-
-
-def _lost(waiting: Waiting[_Waiter]) -> Unavailable:
-    """Return the error of a request that was lost with its dispatcher."""
-    return may_have_run(waiting.request) if waiting.may_have_run else no_dispatcher()

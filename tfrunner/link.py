@@ -1,4 +1,4 @@
-"""A gateway's line to the dispatcher: the socket on an event loop, Hellos, status, counters.
+"""A gateway's line to the dispatcher: the socket in an event loop, Hellos, status, counters.
 
 The dispatcher's life is named by its epoch. A new one means, in this order: say Hello with
 that epoch, then send every unanswered request again. The dispatcher passes over what comes
@@ -10,13 +10,11 @@ too, so that nothing piles up while none is there, and nothing old reaches the n
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
 
-from tfrunner.errors import ProtocolError, StateError, TFRunnerError, Unavailable, WorkerLost
+from tfrunner.errors import ProtocolError, TFRunnerError, Unavailable, WorkerLost
 from tfrunner.liveness import LOST_SECONDS, Liveness
 from tfrunner.protocol import (
     Ask,
@@ -35,6 +33,7 @@ from tfrunner.protocol import (
 )
 from tfrunner.specs import ModelSpec, decode_spec
 from tfrunner.transport import Dealer, check_address
+from tfrunner.turns import Reply, Timer, Turns
 
 DRAIN_LIMIT = 256
 """Messages read in one turn of the event loop; others get their turn before the next."""
@@ -79,11 +78,11 @@ class Link:
         self._dealer = Dealer(name)
         self._decoder = Decoder(ToGateway)
         self._last_ask = 0
-        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._asked: dict[int, Reply] = {}
         self._amounts: dict[tuple[str, str], float] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._welcomed: asyncio.Event | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._turns: Turns | None = None
+        self._opened: Reply | None = None
+        self._timer: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.address} [{self.liveness!r} | epoch {self.epoch}]>"
@@ -93,74 +92,77 @@ class Link:
         """What the logs of the server call this peer."""
         return self._dealer.identity.decode()
 
-    async def open(self, timeout: float) -> None:
-        """Connect, and wait `timeout` seconds for the first Welcome.
+    def open(self, turns: Turns, opened: Reply) -> None:
+        """Connect, and say Hello.
+
+        Args:
+            turns: The event loop that this link lives in.
+            opened: Set with the first Welcome.
 
         Raises:
             ConfigError: The address is refused.
-            Unavailable: No dispatcher answered in time.
         """
-        self._loop = asyncio.get_running_loop()
-        self._welcomed = asyncio.Event()
+        self._turns = turns
+        self._opened = opened
         try:
             self._connect()
             self._beat()
-            await asyncio.wait_for(self._welcomed.wait(), timeout)
-        except asyncio.TimeoutError as exc:
-            self._stop()
-            self._dealer.close()
-            raise Unavailable(
-                f"no dispatcher answered at {self.address} within {timeout:g} s; "
-                "is the server running?"
-            ) from exc
         except BaseException:
-            self._stop()
-            self._dealer.close()
+            self.stop()
+            self.close(0.0)
             raise
 
-    async def close(self) -> None:
-        """Send the last counters, and close the socket; nobody else waits for that."""
-        loop = self._loop
-        if loop is None:
-            return
-        if self.liveness.is_connected:
+    def stop(self) -> float:
+        """Send the last counters; read and send nothing more. What still waits here fails.
+
+        Returns:
+            How many seconds `close` may take, so that what was sent leaves.
+        """
+        if self._turns is None:
+            return 0.0
+        linger = CLOSE_SECONDS if self.liveness.is_connected else 0.0
+        if linger:
             self._send_counts()
-        self._stop()
-        if self.liveness.is_connected:
-            await loop.run_in_executor(None, self._dealer.close, CLOSE_SECONDS)
-        else:
-            self._dealer.close()
+        if self._dealer.is_open:
+            self._turns.remove_reader(self._dealer.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._turns = None
+        self._fail_asked(Unavailable("the gateway was closed before an answer came"))
+        return linger
+
+    def close(self, linger: float) -> None:
+        """Close the socket, after `stop`; may wait, and may be called in any thread."""
+        self._dealer.close(linger)
+
+    def restore(self) -> None:
+        """Begin anew, as with another dispatcher: nobody knows what a cut turn has left."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.epoch = ""
+        self._reconnect()
+        self._beat()
 
     def _connect(self) -> None:
-        assert self._loop is not None
+        assert self._turns is not None
         self._dealer.open()
         self._dealer.connect(self.address)
-        self._loop.add_reader(self._dealer.fileno(), self.drain)
+        self._turns.add_reader(self._dealer.fileno(), self.drain)
 
     def _reconnect(self) -> None:
         """Give the socket up, with all that it has not sent, and take another."""
-        if self._loop is not None:
-            self._loop.remove_reader(self._dealer.fileno())
+        if self._turns is not None:
+            if self._dealer.is_open:
+                self._turns.remove_reader(self._dealer.fileno())
             self._dealer.close()
             self._dealer = Dealer(self.name)
             self._connect()
             self.liveness.forget()
 
-    def _stop(self) -> None:
-        """Read nothing more; what still waits here fails."""
-        if self._loop is None:
-            return
-        if self._dealer.is_open:
-            self._loop.remove_reader(self._dealer.fileno())
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop = None
-        self._fail_asked(Unavailable("the gateway was closed before an answer came"))
-
     def _fail_asked(self, error: Unavailable) -> None:
-        for future in self._asked.values():
-            if not future.done():
-                future.set_exception(error)
+        for reply in self._asked.values():
+            if not reply.done():
+                reply.set_exception(error)
 
     def send(self, message: Message) -> None:
         """Send a message; call `drain` after the last one (transport rule 4)."""
@@ -168,30 +170,36 @@ class Link:
 
     def drain(self) -> None:
         """Read until nothing is left, or take another turn."""
-        if self._loop is None:
+        if self._turns is None:
             return
         received = self._dealer.receive(DRAIN_LIMIT)
         if len(received) == DRAIN_LIMIT:
-            self._loop.call_soon(self.drain)
+            self._turns.call_soon(self.drain)
         for each in received:
             self._handle(each.frames)
 
-    async def ask(self, timeout: float) -> dict[str, Any]:
-        """Return the dispatcher's state; see `Gateway.ask`."""
-        if self._loop is None:
-            raise StateError("the gateway is not open; call `await gateway.open()` first")
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer of the dispatcher itself is awaited."""
+        return bool(self._asked) or self.liveness.is_asking
+
+    def ask(self, reply: Reply) -> int:
+        """Ask for the dispatcher's state; return the number to `forget`.
+
+        Raises:
+            Unavailable: It does not answer at all now.
+        """
         if not self.liveness.is_connected:
             raise no_dispatcher()
         self._last_ask = id = self._last_ask + 1
-        future = self._asked[id] = self._loop.create_future()
+        self._asked[id] = reply
         self.send(Ask(id))
         self.drain()
-        try:
-            return await asyncio.wait_for(future, timeout)
-        except asyncio.TimeoutError as exc:
-            raise Unavailable(f"the dispatcher gave no status within {timeout:g} s") from exc
-        finally:
-            del self._asked[id]
+        return id
+
+    def forget(self, id: int) -> None:
+        """Note that nobody waits for that state any more."""
+        self._asked.pop(id, None)
 
     def count(self, name: str, label: str, amount: float) -> None:
         """Add to a counter; the dispatcher is told with the next Hello."""
@@ -205,7 +213,7 @@ class Link:
 
     def _beat(self) -> None:
         """Say Hello, and notice a dispatcher that does not answer."""
-        if self._loop is None:
+        if self._turns is None:
             return
         self.drain()  # a Welcome may lie there: this event loop itself may have stood still
         now = monotonic()
@@ -217,7 +225,7 @@ class Link:
             self.liveness.asked(now)
         self.drain()
         delay = max(0.001, self.liveness.next_beat(now) - now)
-        self._timer = self._loop.call_later(delay, self._beat)
+        self._timer = self._turns.call_later(delay, self._beat)
 
     def _look_again(self, now: float) -> None:
         """Give up a dispatcher that does not answer, or that listens elsewhere by now."""
@@ -268,11 +276,11 @@ class Link:
                 self.send(Ask(id))
             self.epoch = message.epoch
             log.info("connected to the dispatcher, epoch %s", message.epoch)
-            if self._loop is not None:
-                self._loop.call_soon(self.drain)
+            if self._turns is not None:
+                self._turns.call_soon(self.drain)
         self.liveness.heard()
-        if self._welcomed is not None:
-            self._welcomed.set()
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_result(None)
 
 
 def may_have_run(request: Request) -> WorkerLost:
@@ -282,6 +290,18 @@ def may_have_run(request: Request) -> WorkerLost:
         f"{request.model} must not run twice: it may have run, and was not sent again.",
         retry_after=1.0,
     )
+
+
+def nobody_there(address: str, timeout: float) -> Unavailable:
+    """Return the error of a gateway that cannot be opened."""
+    return Unavailable(
+        f"no dispatcher answered at {address} within {timeout:g} s; is the server running?"
+    )
+
+
+def no_status(timeout: float) -> Unavailable:
+    """Return the error of a question that was not answered."""
+    return Unavailable(f"the dispatcher gave no status within {timeout:g} s")
 
 
 def no_dispatcher() -> Unavailable:

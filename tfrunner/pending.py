@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 
 from tfrunner.errors import ModelError, ProtocolError, TFRunnerError, from_wire
+from tfrunner.padding import Short, cut_back
 from tfrunner.protocol import Block, Cancel, Failures, Message, Request, Results, Span, Submit
-from tfrunner.specs import Node, leaves, rebuild
+from tfrunner.specs import Node, leaves
 from tfrunner.tensors import Array, Layout, batch_axis, decode_layout, rows_of, unpack
+from tfrunner.values import in_python
 
 SPARE_DEADLINES = 1024
 """So many deadlines of finished requests, and as many as there are others, may pile up."""
@@ -36,9 +38,13 @@ class Answer(NamedTuple):
     arrays: list[Array]
     structure: Node
 
+    def without(self, cuts: Sequence[Short]) -> Answer:
+        """Return the answer without what belongs to filled-up inputs."""
+        return Answer(cut_back(self.structure, self.arrays, cuts), self.structure)
+
     def value(self) -> Any:
         """Return Python's form of the outputs: an array, or dicts, lists and tuples of them."""
-        return rebuild(self.structure, iter(self.arrays).__next__)
+        return in_python(self.structure, self.arrays)
 
 
 Outcome = Union[Answer, TFRunnerError]
@@ -101,6 +107,11 @@ class Pending(Generic[W]):
     def __repr__(self) -> str:
         unsent, dropped = len(self._unsent), len(self._dropped)
         return f"<Pending [{len(self)} waiting | {unsent} unsent | {dropped} to cancel]>"
+
+    @property
+    def unsent(self) -> int:
+        """How many requests go with the next `outgoing`."""
+        return len(self._unsent)
 
     def add(
         self, request: Request, *, deadline: float, waiter: W, is_repeatable: bool = True
@@ -207,24 +218,26 @@ class Pending(Generic[W]):
 
     def _take_block(self, block: Block, outcomes: list[tuple[W, Outcome]]) -> None:
         layout, structure, axes, is_plain = form = result_form(block.layout)
-        check_spans(block.spans, form)
-        rows = 0
-        for span in block.spans:
-            rows += span.stop - span.start
-        arrays = unpack(layout, block.bodies, rows)
+        arrays = unpack(layout, block.bodies, check_spans(block.spans, form))
         waiting, start = self._waiting, 0
+        only = arrays[0] if is_plain and len(arrays) == 1 else None
         for span in block.spans:
-            stop = start + span.stop - span.start
+            count = span.stop - span.start
+            stop = start + count
             known = waiting.get(span.request)
             if known is not None:
-                if is_plain:
+                if only is not None:  # as most models are
+                    own = [only[start:stop]]
+                elif is_plain:
                     own = [array[start:stop] for array in arrays]
                 else:
                     own = [
                         array if axis is None else rows_of(array, axis, start, stop)
                         for array, axis in zip(arrays, axes, strict=True)
                     ]
-                outcome = _complete(known, span, Answer(own, structure), axes)
+                outcome: Outcome | None = Answer(own, structure)
+                if not count == span.rows == known.request.rows:
+                    outcome = _complete(known, span, Answer(own, structure), axes)
                 if outcome is not None:
                     del waiting[span.request]
                     outcomes.append((known.waiter, outcome))
@@ -241,19 +254,22 @@ class Pending(Generic[W]):
                 outcomes.append((known.waiter, error))
 
 
-def check_spans(spans: Sequence[Span], form: ResultForm) -> None:
-    """Check that the spans of a block can be told apart.
+def check_spans(spans: Sequence[Span], form: ResultForm) -> int:
+    """Check that the spans of a block can be told apart; return how many rows they have.
 
     Raises:
         ProtocolError: A span is empty or ends beyond its request, or an output that does
             not count rows would go to several requests.
     """
+    rows = 0
     for span in spans:
+        rows += span.stop - span.start
         if not (span.start < span.stop <= span.rows or span.rows == span.stop == 0):
             raise ProtocolError(f"rows {span.start} to {span.stop} of {span.rows} are no range")
     is_whole = len(spans) == 1 and spans[0].stop - spans[0].start == spans[0].rows
     if not (is_whole or form.is_plain) and None in form.axes:
         raise ProtocolError("an output without rows was shared out among several requests")
+    return rows
 
 
 def _complete(
