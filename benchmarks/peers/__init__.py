@@ -1,0 +1,1 @@
+"""tfrunner with nothing set against other Python model servers: `python -m benchmarks.peers`."""
