@@ -16,20 +16,23 @@ ROOT = Path(__file__).parent.parent
 
 HALL = (
     *("errors", "config", "protocol", "specs", "tensors", "values", "casting", "packing"),
+    *("binding", "objects", "padding", "ragged", "options", "settings", "runnable", "declarations"),
     *("transport", "rundir", "processes", "liveness", "link", "pending", "served", "gateway"),
-    *("background", "metrics"),
+    *("background", "driving", "exchange", "promises", "shortcuts", "turns", "metrics"),
 )
 STORE = (
     *("tags", "entry", "store", "models", "examples", "framework", "saving", "keras_models"),
-    *("writing", "tensorflow"),
+    *("sources", "custom_objects", "lengths", "keras_inputs", "filing", "loaded", "trials"),
+    *("hashes", "writing", "tensorflow", "keras"),
 )
 VISITOR = (
     *("client", "client_address", "client_async", "client_budget", "client_connection"),
     *("client_direct", "client_http", "client_models", "client_pools", "attempts"),
-    *("runner", "connections", "testing"),
+    *("runner", "runner_methods", "connections", "testing"),
 )
 FRONT_DESK = ("service", "io", "api")
 DISPATCH = ("dispatcher",)
+SIMULATOR = ("simulator",)
 CARETAKER = ("supervisor",)
 DOOR = ("cli", "demo", "demo_model", "__main__")
 ENGINE = ("tfrunner_workers",)
@@ -40,6 +43,7 @@ ROOMS = {
     "visitor": VISITOR,
     "front desk": FRONT_DESK,
     "dispatch": DISPATCH,
+    "simulator": SIMULATOR,
     "caretaker": CARETAKER,
     "door": DOOR,
     "engine": ENGINE,
@@ -50,8 +54,9 @@ MAY_IMPORT = {
     "visitor": (*HALL, *STORE, *VISITOR),
     "front desk": (*HALL, *STORE, *VISITOR, *FRONT_DESK),
     "dispatch": ("errors", "protocol", "config", *DISPATCH),
+    "simulator": (*HALL, *DISPATCH, *SIMULATOR),
     "caretaker": (*HALL, *CARETAKER),
-    "door": (*HALL, *STORE, *VISITOR, *FRONT_DESK, *CARETAKER, *DOOR),
+    "door": (*HALL, *STORE, *VISITOR, *FRONT_DESK, *CARETAKER, *SIMULATOR, *DOOR),
     "engine": (*HALL, *STORE, *ENGINE),
 }
 SHELLS = {"tfrunner.dispatcher.__main__": ("transport", "processes", "rundir")}
@@ -67,7 +72,9 @@ INSIDE_FUNCTIONS = {
 """What may be imported when a function is called, and not before."""
 
 WITH_TENSORFLOW = {
-    "tfrunner.writing": ENGINE,  # imported by `save` alone, once TensorFlow is there
+    "tfrunner.writing": (),  # imported by `save` alone, once TensorFlow is there
+    "tfrunner.loaded": ENGINE,  # loads as a worker does
+    "tfrunner.trials": ENGINE,  # compares as a worker does
 }
 """Modules of ours outside the engine room that only work with TensorFlow."""
 
