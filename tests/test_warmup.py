@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from tfrunner.ragged import rows_array
-from tfrunner.specs import Argument, MethodSpec, ModelSpec, TensorSpec, TupleSpec
+from tfrunner.specs import (
+    Argument,
+    MethodSpec,
+    ModelSpec,
+    Padding,
+    TensorSpec,
+    TupleSpec,
+    Variant,
+)
 from tfrunner.tensors import Array
 from tfrunner_workers import samples
 from tfrunner_workers.hosted import Method, Output
@@ -358,3 +366,29 @@ def test_an_input_of_any_rank_cannot_be_made_up(caplog):
         only = state(Fake(of_x(lambda x: x), method(TensorSpec("x", "float32", None))))
     assert only.batchable and "any rank" in only.note
     assert "any rank" in caplog.text
+
+
+# --- examples of padded and polymorphic methods ------------------------------------------------
+
+
+def test_inputs_of_variable_length_are_warmed_filled_up():
+    """As they will come: callers fill them up to the next bucket."""
+    tokens = TensorSpec("tokens", "int64", (None, None))
+    padded = method(tokens, padding=(Padding("tokens", 1, 0, (4, 16)),))
+    fake = Fake(of_x(lambda x: x), padded)
+    warm(fake, 4)
+    assert {arrays[0].shape[1] for arrays in fake.calls} == {4}
+    given = Fake(of_x(lambda x: x), padded, example=[np.ones((2, 7), np.int64)])
+    warm(given, 4)
+    assert {arrays[0].shape[1] for arrays in given.calls} == {16}
+
+
+def test_an_example_warms_the_variant_that_it_is_for():
+    """Which need not be the first."""
+    text = TensorSpec("text", "string", (None,))
+    several = method(X, variants=(Variant((Argument("text", text),)),))
+    example = np.array([b"a", b"b"], object)
+    fake = Fake(of_x(lambda x: x), several, example=[example])
+    (found,) = warm(fake, 4)
+    assert [rows for rows, _ in found.costs] == [1, 2, 4]
+    assert {arrays[0].dtype for arrays in fake.calls} == {np.dtype(object)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -37,6 +38,12 @@ def import_tensorflow() -> Any:
         ) from None
 
 
+UNHEEDED = re.compile(
+    r"Unable to create a python object for variable|saved_model\.loader_impl\) is deprecated"
+)
+"""Lines that TensorFlow writes for every variable, or at every load, of a TensorFlow 1 model."""
+
+
 @contextmanager
 def without_chatter() -> Iterator[None]:
     """Keep native start-up notes from standard error; everything else follows at the end.
@@ -62,6 +69,25 @@ def without_chatter() -> Iterator[None]:
             for line in held:
                 if not CHATTER.match(line):
                     os.write(2, line)
+
+
+class _Unheeded(logging.Filter):
+    """Lets pass what a user can act on, of what TensorFlow's loaders say."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is written."""
+        return not UNHEEDED.search(record.getMessage())
+
+
+@contextmanager
+def quiet_loaders(tf: Any) -> Iterator[None]:
+    """Keep advice from the log that is meant for those who train TensorFlow 1 models."""
+    log, unheeded = tf.get_logger(), _Unheeded()
+    log.addFilter(unheeded)
+    try:
+        yield
+    finally:
+        log.removeFilter(unheeded)
 
 
 def keras_if_loaded() -> Any:

@@ -58,7 +58,7 @@ def to_array(value: Any, spec: TensorSpec, at: str, *, lenient: bool = False) ->
     if array.dtype == BFLOAT16:
         array = array.astype(np.float32)  # NumPy's own rules do not know its kind
     dtype = DTYPES[spec.dtype]
-    if lenient and array.dtype.kind in "biufc":
+    if lenient and array.dtype.kind in ("biufc" if dtype.kind == "c" else "biuf"):
         with np.errstate(over="ignore", invalid="ignore"):
             return array.astype(dtype, order="C")
     if array.size == 0 and not isinstance(value, np.ndarray) and array.dtype.kind == "f":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfrunner.errors import InvalidInput
+from tfrunner.padding import bucket, pad
 from tfrunner.ragged import rows_array
 from tfrunner.specs import ANY, MethodSpec, TensorSpec, leaves, shape_text
 from tfrunner.tensors import BFLOAT16, DTYPES, STRING, Array
@@ -90,6 +91,24 @@ def made_up(method: MethodSpec, rows: int, example: list[Array] | None) -> list[
     return zeros(method, rows) if example is None else repeated(method, example, rows)
 
 
+def as_called(method: MethodSpec, example: list[Array]) -> tuple[MethodSpec, list[Array]]:
+    """Return the variant that a stored example is for, and the example as it reaches a worker.
+
+    Inputs of variable length reach it filled up.
+
+    Raises:
+        InvalidInput: An input is longer than its largest bucket.
+    """
+    given = [array.dtype for array in example]
+    for variant in method.of_variants():
+        taken = [
+            np.dtype(object) if leaf.ragged_rank else DTYPES[leaf.dtype] for leaf in variant.inputs
+        ]
+        if taken == given:
+            return variant, pad(variant, example)[0] if method.padding else example
+    return method, example
+
+
 def take(method: MethodSpec, arrays: list[Array], start: int, stop: int) -> list[Array]:
     """Return rows `start` to `stop` of every input, in C order; broadcast parameters whole."""
     taken = []
@@ -128,6 +147,9 @@ def _shape(method: MethodSpec, leaf: TensorSpec, rows: int) -> tuple[int, ...]:
     if leaf.shape is None:
         raise InvalidInput(f"input {leaf.name!r} takes {shape_text(None)}; no input can be made up")
     shape = [1 if size is None else size for size in leaf.shape]
+    for padding in method.padding:
+        if padding.input == leaf.name:
+            shape[padding.axis] = bucket(padding, 1)
     axis = row_axis(method, leaf)
     if axis is not None:
         shape[axis] = rows

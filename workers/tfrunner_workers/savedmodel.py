@@ -18,6 +18,7 @@ from tfrunner import ragged
 from tfrunner.entry import EXAMPLES_FILE, SAVED_MODEL, Model, read_model
 from tfrunner.errors import CorruptModel, ModelError, TFRunnerError
 from tfrunner.examples import read_examples
+from tfrunner.framework import quiet_loaders
 from tfrunner.specs import (
     DictSpec,
     ListSpec,
@@ -118,7 +119,7 @@ def restore(folder: Path, *, device: str | None = None) -> Any:
         CorruptModel: TensorFlow cannot load it.
     """
     try:
-        with tf.device(device) if device else contextlib.nullcontext():
+        with quiet_loaders(tf), tf.device(device) if device else contextlib.nullcontext():
             return tf.saved_model.load(str(folder))
     except Exception as exc:
         raise CorruptModel(f"{folder} cannot be loaded by TensorFlow: {exc}") from exc

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrunner.errors import CorruptModel
+from tfrunner.framework import quiet_loaders
 from tfrunner.specs import MethodSpec, Node, leaves
 from tfrunner_workers import meta_graphs
 from tfrunner_workers.hosted import Method, Output
@@ -129,7 +130,7 @@ def load(
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=configuration(executor, threads))
     try:
-        with graph.as_default():
+        with graph.as_default(), quiet_loaders(tf):
             tf.compat.v1.saved_model.load(session, heads.tags, str(folder), clear_devices=True)
         bound = {name: _bind(session, head, methods[name]) for name, head in chosen.items()}
     except Exception as exc:

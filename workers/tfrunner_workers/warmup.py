@@ -60,8 +60,10 @@ def warm(
             logger.info("%s: neither warmed nor probed: it has no input_spec", name)
             states.append(MethodState(name, method.batchable, True))
             continue
-        most = (limits or {}).get(name, limit)
-        state = _warm_method(method, run, most, hosted.example(name), deadline)
+        most, example = (limits or {}).get(name, limit), hosted.example(name)
+        if example is not None:
+            method, example = samples.as_called(method, example)
+        state = _warm_method(method, run, most, example, deadline)
         if state.sizes:
             hosted.methods[name] = AllowedSizes(method, run, state.sizes)
         states.append(state)
