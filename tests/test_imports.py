@@ -16,14 +16,25 @@ ROOT = Path(__file__).parent.parent
 
 HALL = (
     *("errors", "config", "protocol", "specs", "tensors", "values", "casting", "packing"),
-    *("binding", "objects", "padding", "ragged", "options", "settings", "runnable", "declarations"),
+    *(
+        "learned_file",
+        "binding",
+        "objects",
+        "padding",
+        "ragged",
+        "options",
+        "settings",
+        "runnable",
+        "declarations",
+    ),
     *("transport", "rundir", "processes", "liveness", "link", "pending", "served", "gateway"),
-    *("background", "driving", "exchange", "promises", "shortcuts", "turns", "metrics"),
+    *("agenda", "background", "driving", "exchange", "promises", "shortcuts", "turns", "metrics"),
 )
 STORE = (
     *("tags", "entry", "store", "models", "examples", "framework", "saving", "keras_models"),
     *("sources", "custom_objects", "lengths", "keras_inputs", "filing", "loaded", "trials"),
-    *("hashes", "writing", "tensorflow", "keras"),
+    *("hashes", "writing", "tensorflow", "keras", "archives", "unpacking", "members"),
+    *("members_tar", "members_zip", "extracting", "importing", "exporting"),
 )
 VISITOR = (
     *("client", "client_address", "client_async", "client_budget", "client_connection"),
@@ -53,7 +64,7 @@ MAY_IMPORT = {
     "store": (*HALL, *STORE),
     "visitor": (*HALL, *STORE, *VISITOR),
     "front desk": (*HALL, *STORE, *VISITOR, *FRONT_DESK),
-    "dispatch": ("errors", "protocol", "config", *DISPATCH),
+    "dispatch": ("errors", "protocol", "config", "learned_file", *DISPATCH),
     "simulator": (*HALL, *DISPATCH, *SIMULATOR),
     "caretaker": (*HALL, *CARETAKER),
     "door": (*HALL, *STORE, *VISITOR, *FRONT_DESK, *CARETAKER, *SIMULATOR, *DOOR),

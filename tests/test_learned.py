@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tfrunner.config import DispatcherConfig, ServedModel
+from tfrunner.config import DispatcherConfig, ServedModel, WorkerConfig
 from tfrunner.dispatcher.checks import check
 from tfrunner.dispatcher.costbook import CostBook
-from tfrunner.dispatcher.learned import SAVE_SECONDS, Learned, file_name
+from tfrunner.dispatcher.learned import SAVE_SECONDS, Learned
 from tfrunner.errors import ConfigError
+from tfrunner.learned_file import Plan, file_name, read_all
+from tfrunner_workers.__main__ import known_plans
+from tfrunner_workers.devices import device_class
 
 TAG = "digits:v1"
 KIND = "NVIDIA H100, TensorFlow 2.21"
@@ -54,6 +57,23 @@ def test_what_was_learned_is_known_after_a_restart(tmp_path: Path):
     assert the_file(tmp_path).name == "NVIDIA_H100,_TensorFlow_2.21.json"
     table = recalled(tmp_path).table("__call__", KIND)
     assert table.predict(8) == pytest.approx(0.004)
+
+
+def test_plans_are_kept_and_a_worker_finds_those_of_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By method; those of another class of devices are none of its business."""
+    monkeypatch.setenv("TFRUNNER_HOME", str(tmp_path))
+    config = WorkerConfig("w", "ipc://nowhere", ServedModel(TAG, b""), threads=3)
+    own = device_class("cpu", 3)
+    book = taught()
+    book.seed("__call__", own, [(1, 0.001)])
+    book.plans = {own: {"__call__": Plan("frozen", 3.5, "faster")}, KIND: {"__call__": Plan("xla")}}
+    assert known_plans(config) == {}
+    save(tmp_path, book)
+    assert known_plans(config) == {"__call__": "frozen"}
+    assert recalled(tmp_path).plans == book.plans
+    assert {kept.device_class for kept in read_all(tmp_path, TAG)} == {own, KIND}
 
 
 def test_files_are_written_while_it_serves_and_not_all_the_time(tmp_path: Path):

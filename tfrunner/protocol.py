@@ -186,7 +186,8 @@ class MethodState(
     """How a worker runs a method; `note` says why batching is off where it was wanted.
 
     `costs` are (rows, seconds) measured at warm-up. `sizes` are those that it may run; it pads
-    a batch to the next one; (): any size.
+    a batch to the next one; (): any size. `plan` names the way in which it executes the method,
+    `gain` says how many times as fast as the restored function that is, `reason` why.
     """
 
     name: str
@@ -195,6 +196,9 @@ class MethodState(
     note: str = ""
     costs: tuple[tuple[Number, Seconds], ...] = ()
     sizes: tuple[Number, ...] = ()
+    plan: str = ""
+    gain: float = 0.0
+    reason: str = ""
 
 
 class WorkerHello(Message, frozen=True):

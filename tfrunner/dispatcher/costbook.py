@@ -6,12 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfrunner.dispatcher.costs import CostTable
+from tfrunner.learned_file import Plan
 
 
 class CostBook:
-    """The tables of one model version."""
+    """The tables of one model version.
+
+    Attributes:
+        plans: How workers execute each method, by class of device; only kept here.
+    """
 
     def __init__(self) -> None:
+        self.plans: dict[str, dict[str, Plan]] = {}
         self._tables: dict[tuple[str, str], dict[int, CostTable]] = {}
 
     def table(self, method: str, device_class: str, together: int = 1) -> CostTable:

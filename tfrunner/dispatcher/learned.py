@@ -9,44 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from tfrunner import learned_file
 from tfrunner.dispatcher.costbook import CostBook
-
-FORMAT = 1
-"""Files of another format are ignored."""
 
 SAVE_SECONDS = 60.0
 """Files are written so often while batches run, and at the end."""
 
-LONGEST_NAME = 100
-
-LARGEST_BYTES = 2**20
-"""A larger file is none of ours."""
-
 log = logging.getLogger(__name__)
-
-
-class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A learned file.
-
-    Args:
-        format: FORMAT.
-        model: Tag of the model version.
-        device_class: What is equal for devices on which a batch costs the same.
-        methods: By method, then by how many batches run together: [rows, mean, deviation].
-    """
-
-    format: int
-    model: str
-    device_class: str
-    methods: dict[str, Any]
 
 
 class Learned:
@@ -72,7 +47,7 @@ class Learned:
             return
         for tag, book in self._books.items():
             try:
-                files = sorted(self._folder(tag).glob("*.json"))
+                files = sorted(learned_file.folder(Path(self._home), tag).glob("*.json"))
             except OSError as exc:
                 log.warning("what was learned of %s cannot be read: %s", tag, exc)
                 continue
@@ -83,16 +58,9 @@ class Learned:
                     log.warning("%s is ignored: %s", file, exc)
 
     def _load(self, file: Path, tag: str, book: CostBook) -> None:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_BYTES + 1)
-        if len(data) > LARGEST_BYTES:
-            raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
-        kept = msgspec.json.decode(data, type=Kept)
-        if kept.format != FORMAT:
-            raise ValueError(f"its format is {kept.format}; this version reads {FORMAT}")
-        if kept.model != tag:
-            raise ValueError(f"it is about {kept.model!r}, not {tag!r}")
+        kept = learned_file.read(file, tag)
         book.recall(kept.device_class, kept.methods)
+        book.plans[kept.device_class] = dict(kept.plans)
 
     def save_in_time(self, now: float) -> None:
         """Write the files every SAVE_SECONDS, beside the serving: a disk may be slow."""
@@ -114,17 +82,21 @@ class Learned:
         last.start()
         last.join(timeout)
 
-    def _folder(self, tag: str) -> Path:
-        name, _, version = tag.partition(":")
-        return Path(self._home) / "learned" / name / version
-
     def _contents(self) -> dict[Path, bytes]:
         """Return the files as they should be."""
         contents = {}
         for tag, book in self._books.items():
+            folder = learned_file.folder(Path(self._home), tag)
             for device_class in book.device_classes():
-                kept = Kept(FORMAT, tag, device_class, book.as_data(device_class))
-                contents[self._folder(tag) / file_name(device_class)] = msgspec.json.encode(kept)
+                kept = learned_file.Kept(
+                    learned_file.FORMAT,
+                    tag,
+                    device_class,
+                    book.as_data(device_class),
+                    book.plans.get(device_class, {}),
+                )
+                file = folder / learned_file.file_name(device_class)
+                contents[file] = msgspec.json.encode(kept)
         return contents
 
     def _write_all(self, contents: dict[Path, bytes]) -> None:
@@ -156,8 +128,3 @@ def write(file: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def file_name(device_class: str) -> str:
-    """Return the name of the file of a class of devices: readable, and safe as a name."""
-    return re.sub(r"[^A-Za-z0-9,._-]+", "_", device_class).strip(".")[:LONGEST_NAME] + ".json"

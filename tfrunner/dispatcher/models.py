@@ -16,6 +16,7 @@ from tfrunner.dispatcher.forecast import Forecast
 from tfrunner.dispatcher.ledger import Ledger
 from tfrunner.dispatcher.queues import Queue
 from tfrunner.dispatcher.workers import Team, Worker
+from tfrunner.learned_file import Plan
 from tfrunner.protocol import MethodState, Request
 
 
@@ -80,6 +81,9 @@ class Model:
         self.team.add(worker)
         for method in worker.methods:
             self.book.seed(method.name, worker.device_class, method.costs)
+            if method.plan:
+                plans = self.book.plans.setdefault(worker.device_class, {})
+                plans[method.name] = Plan(method.plan, method.gain, method.reason)
             worker.seen.update((method.name, rows) for rows, _ in method.costs)
             table = self.book.table(method.name, worker.device_class)
             self.forecast.note(method.name, table, self.full(method.name))

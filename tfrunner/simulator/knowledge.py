@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from tfrunner.dispatcher.costbook import CostBook
-from tfrunner.dispatcher.learned import FORMAT, Kept
 from tfrunner.errors import ConfigError
+from tfrunner.learned_file import FORMAT, Kept
 from tfrunner.simulator.models import Table
 
 

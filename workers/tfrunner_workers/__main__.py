@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tfrunner.config import ServedModel, WorkerConfig, from_argument
+from tfrunner import learned_file
+from tfrunner.config import ServedModel, WorkerConfig, from_argument, home
 from tfrunner.errors import ConfigError, CorruptModel, TFRunnerError
 from tfrunner.options import RunnableSource
 from tfrunner.processes import (
@@ -31,7 +32,7 @@ from tfrunner.protocol import MethodState
 from tfrunner.specs import decode_spec
 from tfrunner_workers import echo, runnables
 from tfrunner_workers.connection import Connection
-from tfrunner_workers.devices import import_tensorflow
+from tfrunner_workers.devices import device_class, import_tensorflow
 from tfrunner_workers.hosted import Hosted, describe
 from tfrunner_workers.loop import Loop, entries
 from tfrunner_workers.warmup import declared, warm
@@ -70,7 +71,7 @@ def work(config: WorkerConfig) -> int:
         connection.report_load_error(reason)
         connection.close(FAREWELL_SECONDS)
         return LOAD_ERROR
-    serve(connection, hosted, states)
+    serve(connection, hosted, states, on=device_class(config.device, config.threads))
     connection.close(min(config.grace, FAREWELL_SECONDS))
     return 0
 
@@ -123,12 +124,28 @@ def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
     restrict(hosted, config.model)
     started = time.perf_counter()
     settings = ways.Settings(config.model.largest_batch, config.threads, config.model.xla)
-    plans.choose_all(hosted, settings)
+    records = plans.choose_all(hosted, settings, known=known_plans(config))
     logger.info("chose plans in %.1f s", _since(started))
     started = time.perf_counter()
     states = warm(hosted, config.model.max_batch_size, limits=config.model.method_sizes)
     logger.info("warmed and probed in %.1f s", _since(started))
-    return hosted, states
+    chosen = {record.method: record for record in records}
+    return hosted, tuple(
+        msgspec.structs.replace(
+            state,
+            plan=chosen[state.name].plan,
+            gain=chosen[state.name].gain,
+            reason=chosen[state.name].reason,
+        )
+        for state in states
+    )
+
+
+def known_plans(config: WorkerConfig) -> dict[str, str]:
+    """Return the plans that were chosen before for this model on such a device, by method."""
+    own = device_class(config.device, config.threads)
+    found = [k for k in learned_file.read_all(home(), config.model.tag) if k.device_class == own]
+    return {name: plan.name for kept in found for name, plan in kept.plans.items()}
 
 
 def restrict(hosted: LoadedModel | echo.EchoModel, model: ServedModel) -> None:
@@ -143,10 +160,12 @@ def restrict(hosted: LoadedModel | echo.EchoModel, model: ServedModel) -> None:
     hosted.spec = msgspec.structs.replace(hosted.spec, methods=methods)
 
 
-def serve(connection: Connection, hosted: Hosted, states: tuple[MethodState, ...]) -> None:
-    """Say ready, and answer batches until a Stop or a signal comes."""
+def serve(
+    connection: Connection, hosted: Hosted, states: tuple[MethodState, ...], *, on: str
+) -> None:
+    """Say ready, and answer batches until a Stop or a signal comes; `on` is the device's class."""
     with StopSignals((signal.SIGTERM,)) as signals:
-        connection.become_ready(states, signals)
+        connection.become_ready(states, signals, device_class=on)
         logger.info("ready")
         Loop(connection, entries(hosted, states)).run()
         logger.info("stopped")

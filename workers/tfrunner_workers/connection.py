@@ -60,6 +60,7 @@ class Connection:
         self._ready = False
         self._serves = False
         self._load_error = ""
+        self._device_class = ""
         self._due = 0.0
         self._heard = 0.0
         self._arrived: list[Message] = []
@@ -78,13 +79,17 @@ class Connection:
             self._announce()
         self._thread.start()
 
-    def become_ready(self, methods: tuple[MethodState, ...], signals: StopSignals) -> None:
+    def become_ready(
+        self, methods: tuple[MethodState, ...], signals: StopSignals, *, device_class: str = ""
+    ) -> None:
         """Say that the model is loaded and warm, and how its methods are run.
 
         Args:
             methods: What warm-up found out.
             signals: From now on a signal means: leave.
+            device_class: What is equal for devices on which a batch costs the same.
         """
+        self._device_class = device_class
         self._wear.begin()
         with self._lock:
             self._methods, self._ready, self._signals = methods, True, signals
@@ -166,6 +171,7 @@ class Connection:
             self._ready,
             self._methods,
             self._load_error,
+            self._device_class,
         )
         self._dealer.send(encode(hello))
         self._due = time.monotonic() + HELLO_SECONDS

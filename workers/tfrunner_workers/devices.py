@@ -7,8 +7,11 @@ told the rest. Thread counts are fixed by the first session or eager context of 
 from __future__ import annotations
 
 import logging
+import platform
+import re
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from tfrunner.config import set_default_environment
@@ -38,6 +41,33 @@ def import_tensorflow(device: str, threads: int) -> str:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     return _choose(tf.config, device)
+
+
+def device_class(device: str, threads: int) -> str:
+    """Return a name that is equal for devices on which a batch costs the same.
+
+    Processor or GPU, threads, and the version of TensorFlow where there is one.
+
+    Args:
+        device: "cpu", or the GPU's id.
+        threads: Cores that this process may use.
+    """
+    tf = sys.modules.get("tensorflow")
+    parts = [f"tensorflow {tf.__version__}"] if tf is not None else []
+    if device == CPU or tf is None:
+        return ", ".join([_processor(), f"{threads} threads", *parts])
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    return ", ".join([str(details.get("device_name", "GPU")), *parts])
+
+
+def _processor() -> str:
+    """Return the processor's name, as Linux gives it; elsewhere its kind."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
 
 
 def load_tensorflow() -> Any:
