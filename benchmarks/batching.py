@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrunner.simulator.arrivals import Arrivals, Poisson
+from tfrunner.simulator.arrivals import Poisson
 from tfrunner.simulator.contestants import BEST_STATIC, CONTESTANTS, SHIPPED, Row, compare, contest
 from tfrunner.simulator.plots import draw_comparison, draw_lines
 from tfrunner.simulator.results import Summary
 from tfrunner.simulator.scenario import Scenario
-from tfrunner.simulator.suite import RESNET, mixed, processes, setups
+from tfrunner.simulator.suite import PROCESSES, RESNET, setups, situation
 from tfrunner.simulator.theory import latency_bound
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -37,14 +37,14 @@ class Effort(NamedTuple):
     """How much is simulated."""
 
     seeds: int
-    requests: int
+    deadlines: float  # for so many of them requests come
     bound_seeds: int
     bound_requests: int
     seconds: float  # of each load in the overload
 
 
-FULL = Effort(2, 6_000, 20, 20_000, 3.0)
-QUICK = Effort(1, 3_000, 3, 20_000, 1.0)
+FULL = Effort(2, 40.0, 20, 20_000, 3.0)
+QUICK = Effort(1, 20.0, 3, 20_000, 1.0)
 
 
 class Work(NamedTuple):
@@ -53,7 +53,7 @@ class Work(NamedTuple):
     setup: str
     process: str
     seed: int
-    requests: int
+    deadlines: float
 
 
 # --- simulating -----------------------------------------------------------------------------
@@ -61,22 +61,10 @@ class Work(NamedTuple):
 
 def run_comparison(work: Work) -> list[Row]:
     """Return a row for each policy, the best static pair last."""
-    scenario, arrivals = situation(work)
-    # Three times as many last as long: what is answered after the last arrival must not count.
-    requests = work.requests * (3 if work.process == "overload" else 1)
+    scenario, arrivals, requests = situation(work.setup, work.process, work.deadlines)
     trace = arrivals.draw(requests, np.random.default_rng(work.seed))
     names = (*CONTESTANTS, BEST_STATIC)
     return compare(names, work.process, scenario, trace, seed=work.seed)
-
-
-def situation(work: Work) -> tuple[Scenario, Arrivals]:
-    """Return what is simulated."""
-    scenario = setups()[work.setup].scenario
-    rate = scenario.capacity
-    found = processes(rate, work.requests / (0.7 * rate))
-    # Requests of 4.5 rows in the mean: fewer of them make the same load.
-    found["mixed"] = mixed(Poisson(0.7 * rate / 4.5))
-    return scenario, found[work.process]
 
 
 def run_bound(work: tuple[float, float, Effort]) -> tuple[float, float]:
@@ -193,8 +181,8 @@ def bound_table(found: dict[tuple[float, float], tuple[float, float]]) -> str:
 def effort_text(effort: Effort) -> str:
     """Return how much was simulated."""
     return (
-        f"Simulated here: {effort.requests} requests for each trace (an overload has three times "
-        f"as many), the mean of seeds 0 to {effort.seeds - 1}; for the bound "
+        f"Simulated here: each trace lasts {effort.deadlines:g} deadlines, the mean of seeds 0 to "
+        f"{effort.seeds - 1}; for the bound "
         f"{effort.bound_requests} requests, the mean of seeds 0 to {effort.bound_seeds - 1}; for "
         f"the overload {effort.seconds:g} s at each load."
     )
@@ -251,9 +239,9 @@ def compare_all(
 ) -> dict[str, list[Row]]:
     """Return the mean rows of every setup."""
     works = [
-        Work(setup, process, seed, effort.requests)
+        Work(setup, process, seed, effort.deadlines)
         for setup in names
-        for process in (*processes(1000.0, 1.0), "mixed")
+        for process in PROCESSES
         for seed in range(effort.seeds)
     ]
     runs: dict[tuple[str, str], list[list[Row]]] = {}

@@ -17,13 +17,12 @@ from tfrunner.simulator.models import Affine, Drift
 from tfrunner.simulator.reference import Static
 from tfrunner.simulator.scenario import Scenario
 from tfrunner.simulator.search import static_settings
-from tfrunner.simulator.suite import RESNET, processes, setups
+from tfrunner.simulator.suite import PROCESSES, RESNET, setups, situation
 from tfrunner.simulator.theory import latency_bound
 from tfrunner.simulator.traces import Trace, of_times
 from tfrunner.simulator.world import simulate
 
 MS = 1e-3
-PROCESSES = tuple(processes(1000.0, 1.0))
 REFERENCES = tuple(name for name in CONTESTANTS if name != SHIPPED)
 
 
@@ -32,12 +31,10 @@ def drawn(arrivals, requests: int, seed: int = 0) -> Trace:
     return arrivals.draw(requests, np.random.default_rng(seed))
 
 
-def situation(setup: str, process: str, requests: int) -> tuple[Scenario, Trace]:
-    """Return a standard scenario and its arrivals; those of an overload last as long."""
-    scenario = setups()[setup].scenario
-    rate = scenario.capacity
-    found = processes(rate, requests / (0.7 * rate))
-    return scenario, drawn(found[process], requests * (3 if process == "overload" else 1))
+def standard(setup: str, process: str, deadlines: float) -> tuple[Scenario, Trace]:
+    """Return a standard scenario, and a trace that lasts so many deadlines."""
+    scenario, arrivals, requests = situation(setup, process, deadlines)
+    return scenario, drawn(arrivals, requests)
 
 
 # --- mean latency ---------------------------------------------------------------------------
@@ -87,9 +84,9 @@ def test_a_lone_request_takes_its_run_and_its_way(workers):
 def test_goodput_is_that_of_the_best_fixed_setting(setup, process):
     """At least 95 % of the best pair of size and wait found by trying all, for that trace.
 
-    With 2500 requests and one seed; the benchmark takes 6000, two seeds and all setups.
+    For 20 deadlines and one seed; the benchmark takes 40, two seeds and all setups.
     """
-    scenario, trace = situation(setup, process, 2500)
+    scenario, trace = standard(setup, process, 20)
     own = contest(SHIPPED, scenario, trace).summary()
     best = static_settings(scenario, trace)[0]
     assert own.goodput >= 0.95 * best.summary.goodput, f"{best.rows} rows, {best.timeout} s"
@@ -100,9 +97,9 @@ def test_goodput_is_that_of_the_best_fixed_setting(setup, process):
 def test_goodput_is_that_of_every_reference_policy(setup, process):
     """At least 98 % of each: nobody needs to choose a policy.
 
-    With 4000 requests and one seed; the benchmark takes 6000 and two.
+    For 40 deadlines and one seed; the benchmark takes two.
     """
-    scenario, trace = situation(setup, process, 4000)
+    scenario, trace = standard(setup, process, 40)
     own = contest(SHIPPED, scenario, trace).summary()
     others = {name: contest(name, scenario, trace).summary().goodput for name in REFERENCES}
     best = max(others, key=others.__getitem__)

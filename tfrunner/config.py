@@ -93,6 +93,7 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
         parent: Pid of the supervisor, with which the process ends; 0: there is none.
         run_directory: What to remove if the supervisor is gone; "": nothing.
         home: $TFRUNNER_HOME, where it keeps what it has learned; "": nowhere.
+        record: File that requests are recorded in, without their contents; "": none.
     """
 
     frontend: tuple[str, ...]
@@ -104,6 +105,7 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
     parent: int = 0
     log_level: str = DEFAULTS.log_level
     home: str = ""
+    record: str = ""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -218,6 +220,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
         recycle_requests: Answers after which a worker is replaced; 0: never.
         recycle_memory: Resident MB above which a worker is replaced; 0: never.
         spares: Processes that wait to take the place of a worker.
+        record: See DispatcherConfig.
         hold: Start no batch before this many requests are queued (tests).
     """
 
@@ -238,6 +241,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
     recycle_requests: int = DEFAULTS.recycle_requests
     recycle_memory: int = DEFAULTS.recycle_memory
     spares: int = DEFAULTS.spares
+    record: str = ""
     hold: int = 0
     log_level: str = DEFAULTS.log_level
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -137,6 +138,13 @@ BOUNDS = Bounds.__struct_fields__
     default=DEFAULTS.spares,
     help="Processes with TensorFlow imported that wait to replace a worker.",
 )
+@click.option(
+    "--record",
+    default="",
+    metavar="FILE",
+    help="Record when requests come, without contents, for `tfrunner simulate`.",
+)
+@click.option("--xla", is_flag=True, help="Try XLA too when plans are chosen.")
 @click.option("--strict", is_flag=True, help="End if a model cannot be served.")
 @click.option(
     "--log-level",
@@ -154,6 +162,7 @@ def serve(
     echo: bool,
     as_json: bool,
     batching: bool,
+    xla: bool,
     **options: Any,
 ) -> int:
     """Serve models and Services over HTTP and to Python clients.
@@ -172,6 +181,8 @@ def serve(
     check_positive("--api-workers", options["api_workers"])
     for name in ("recycle_requests", "recycle_memory", "spares"):
         check_positive(f"--{name.replace('_', '-')}", options[name], least=0)
+    if options["record"]:
+        options["record"] = start_recording(options["record"])
     options["direct"] = tuple(fix_port(address) for address in options["direct"])
     found = echo_targets(targets) if echo else resolve(targets, Store(config.home()))
     if not found.models and not found.services:
@@ -179,7 +190,7 @@ def serve(
     configure_logging(options["log_level"], "supervisor")
     server = ServerConfig(
         models=tuple(
-            serve_model(target, settings, limits=limits, batching=batching)
+            serve_model(target, settings, limits={**limits, "xla": xla}, batching=batching)
             for target in found.models
         ),
         services=found.services,
@@ -194,6 +205,19 @@ def serve(
     )
     demands = [demand(target, settings) for target in found.models]
     return run(server, demands, [model.spec for model in found.models], as_json=as_json)
+
+
+def start_recording(path: str) -> str:
+    """Empty the file of a recording; return its whole path: processes are started elsewhere.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        Path(path).write_bytes(b"")
+    except OSError as exc:
+        raise ConfigError(f"requests cannot be recorded in {path}: {exc.strerror}.") from exc
+    return str(Path(path).resolve())
 
 
 def run(

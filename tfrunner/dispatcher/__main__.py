@@ -22,9 +22,10 @@ from tfrunner.dispatcher.core import Core
 from tfrunner.dispatcher.learned import Learned
 from tfrunner.dispatcher.outbox import BACKEND, FRONTEND, PeerGone
 from tfrunner.dispatcher.predictive import Predictive
+from tfrunner.dispatcher.recorder import Recorder
 from tfrunner.errors import ConfigError, ProtocolError
 from tfrunner.processes import CONFIG_ERROR, StopSignals, configure_logging, die_with_parent
-from tfrunner.protocol import Decoder, FromBackend, FromGateway, encode
+from tfrunner.protocol import Decoder, FromBackend, FromGateway, Submit, encode
 from tfrunner.rundir import remove_if_stale
 from tfrunner.transport import Router, wait
 
@@ -50,21 +51,27 @@ class Shell:
         core: Decides everything.
         stop: Readable, and counted, once the process shall end.
         learned: Keeps what the core learns.
+        recorder: Takes down when which requests came, if anybody wants to know.
     """
 
-    def __init__(self, core: Core, stop: StopSignals, learned: Learned) -> None:
+    def __init__(
+        self, core: Core, stop: StopSignals, learned: Learned, recorder: Recorder | None = None
+    ) -> None:
         self._core = core
         self._stop = stop
         self._learned = learned
+        self._recorder = recorder
         self._routers = {FRONTEND: Router("frontend"), BACKEND: Router("backend")}
         self._decoders = {FRONTEND: Decoder(FromGateway), BACKEND: Decoder(FromBackend)}
 
     def open(self, config: DispatcherConfig) -> None:
-        """Bind.
+        """Bind; begin to record.
 
         Raises:
-            ConfigError: An address is refused, or in use.
+            ConfigError: An address is refused, or in use, or the recording cannot be written.
         """
+        if self._recorder is not None:
+            self._recorder.open()
         for link, addresses in ((FRONTEND, config.frontend), (BACKEND, (config.backend,))):
             self._routers[link].open()
             for address in addresses:
@@ -84,6 +91,8 @@ class Shell:
     def close(self) -> None:
         """Close the sockets, whose files are removed; keep what was learned."""
         self._learned.close(KEEP_SECONDS)
+        if self._recorder is not None:
+            self._recorder.close()
         for router in self._routers.values():
             router.close(CLOSE_SECONDS)
 
@@ -103,7 +112,13 @@ class Shell:
                 except ProtocolError as exc:
                     log.warning("%s %s: %s", link, sender.decode(errors="replace"), exc)
                     continue
+                if self._recorder is not None and isinstance(message, Submit):
+                    self._note(self._recorder.record(message.requests, now))
                 self._core.handle(sender, message, now)
+
+    def _note(self, line: str) -> None:
+        if line:
+            log.warning("%s", line)
 
     def _perform(self) -> bool:
         """Let the core step, and send; return whether it must step again at once."""
@@ -130,7 +145,7 @@ def main(arguments: list[str]) -> int:
         with StopSignals() as stop:
             core = Core(config, Predictive(), epoch=epoch, now=monotonic())
             learned = Learned(config.home, core.books(), now=monotonic())
-            shell = Shell(core, stop, learned)
+            shell = Shell(core, stop, learned, Recorder(config.record) if config.record else None)
             try:
                 learned.load()
                 shell.open(config)

@@ -85,6 +85,26 @@ def office(rate: float, seconds: float) -> Trace:
     return Trace(times - times[0], ones, ones - 1, clients)
 
 
-def mixed(arrivals: Arrivals) -> Arrivals:
-    """Return the arrivals with requests of 1 to 8 rows, of three batch keys."""
-    return Mixed(arrivals, 1, 8, keys=3)
+PROCESSES = ("poisson", "bursts", "step", "diurnal", "trace", "overload", "mixed")
+"""Every kind of arrivals; `mixed` are requests of 1 to 8 rows, of three batch keys."""
+
+MIXED_ROWS = 4.5
+
+
+def situation(setup: str, process: str, deadlines: float) -> tuple[Scenario, Arrivals, int]:
+    """Return a scenario, its arrivals, and how many requests they are.
+
+    Args:
+        setup: One of `setups`.
+        process: One of PROCESSES.
+        deadlines: How long requests come, in deadlines: what waits at the end is answered
+            afterwards, and counts for less the longer it is.
+    """
+    scenario = setups()[setup].scenario
+    rate, seconds = scenario.capacity, deadlines * scenario.deadline
+    usual = int(0.7 * rate * seconds)
+    if process == "mixed":
+        arrivals = Mixed(Poisson(0.7 * rate / MIXED_ROWS), 1, 8, keys=3)
+        return scenario, arrivals, int(usual / MIXED_ROWS)
+    found = processes(rate, seconds)
+    return scenario, found[process], int(2 * rate * seconds) if process == "overload" else usual

@@ -98,6 +98,7 @@ class Crew:
             run_directory=addresses.run_directory,
             log_level=self.config.log_level,
             home=str(home()),
+            record=self.config.record,
         )
 
     def _api(self, slot: Slot, addresses: Addresses) -> ApiConfig:
