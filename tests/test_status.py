@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfrunner.cli.explain import batch_rows, consequences
 from tfrunner.cli.status import model_rows, print_status, process_rows, troubles, worker_rows
 
 LEDGER: dict[str, Any] = {"requests": {}, "refused": {}, "rows": 0, "batches": 0, "methods": {}}
@@ -90,3 +91,54 @@ def test_no_number_and_no_name_is_folded_at_100_columns(capsys):
     rows = [line.split() for line in shown.splitlines()]
     for row in (*model_rows(STATE), *worker_rows(STATE), *process_rows(STATE)):
         assert " ".join(row).split() in rows
+
+
+# --- why batches are what they are ---------------------------------------------------------------
+
+
+EXPLAINED: dict[str, Any] = {
+    **STATE,
+    "models": {
+        "digits:1": {
+            **STATE["models"]["digits:1"],
+            **{"padded_rows": 10, "predicted_seconds": 0.06, "error_seconds": 0.006},
+            "prediction_ratio": {"bounds": [1.0], "counts": [20, 10], "sum": 30.0},
+            "queue_seconds": {"bounds": [1.0], "counts": [50, 0], "sum": 0.1},
+            "run_seconds": {"bounds": [1.0], "counts": [30, 0], "sum": 0.066},
+            "reasons": {"idle": 15, "staged": 10, "full": 4, "alone": 1},
+            "dropped": {"expired": 3, "cancelled": 1},
+            "client_seconds": {"ann": 0.3, "": 0.1},
+        }
+    },
+}
+
+
+def test_batches_show_predicted_against_actual_time_and_why_they_were_sent():
+    """Means, the padded share, and the commonest reasons."""
+    assert list(batch_rows(EXPLAINED)) == [
+        (
+            *("digits:1", "30", "3.0", "10%", "2.00 ms", "2.20 ms", "2.00 ms", "10%"),
+            "idle 50%, staged 33%, full 13%",
+        )
+    ]
+
+
+def test_a_model_without_batches_explains_nothing():
+    """Nor does one of an older dispatcher."""
+    assert list(batch_rows(STATE)) == []
+
+
+def test_what_was_dropped_and_who_had_the_time_is_said():
+    """By share."""
+    assert list(consequences(EXPLAINED)) == [
+        "digits:1 dropped from its queue: expired 75%, cancelled 25%",
+        "digits:1 device time by client: ann 75%, (no name) 25%",
+    ]
+
+
+def test_the_whole_state_prints(capsys):
+    """With every table."""
+    print_status(EXPLAINED, "ipc:///run", width=160)
+    shown = capsys.readouterr().out
+    assert "predicted" in shown
+    assert "idle 50%" in shown

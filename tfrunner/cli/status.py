@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from tfrunner.cli import explain
 from tfrunner.cli.tables import bytes_text, print_table
 
 REASON_WIDTH = 200
@@ -42,10 +43,12 @@ def print_status(state: State, where: str, *, width: int | None = None) -> None:
     """
     show = partial(print_table, numbers=NUMBERS, whole=("state",), width=width)
     show(f"models at {where}", MODELS, model_rows(state))
+    if batches := list(explain.batch_rows(state)):
+        print_table("batches", explain.BATCHES, batches, numbers=explain.NUMBERS, width=width)
     if workers := list(worker_rows(state)):
         show("workers", WORKERS, workers)
     show("other processes", PROCESSES, process_rows(state))
-    for line in troubles(state):
+    for line in (*explain.consequences(state), *troubles(state)):
         print(line)
 
 

@@ -165,7 +165,7 @@ class Assignment:
         batch.costs = model.costs(method, worker)
         sizes = model.allowed(method, worker.limit)
         at = bisect_left(sizes, batch.rows)
-        if at < len(sizes):
+        if batch.rows and at < len(sizes):
             batch.padded = sizes[at] - batch.rows
         if batch.costs.is_known:
             batch.expected = batch.costs.predict(batch.rows + batch.padded)

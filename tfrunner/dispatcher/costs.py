@@ -102,8 +102,11 @@ class CostTable:
         """Learn from a batch of `rows` rows that ran `seconds` and ended at `now`.
 
         `is_first`: this worker had not run the size before. If that took far longer than was
-        predicted, it is no measure of the size, but of what a new size costs.
+        predicted, it is no measure of the size, but of what a new size costs. Batches of no
+        rows say nothing about others.
         """
+        if rows < 1:
+            return
         seconds = max(SHORTEST, seconds)
         step = _step(rows)
         cost = self._known.get(step)
@@ -140,7 +143,7 @@ class CostTable:
         """Take in (rows, seconds) that were measured elsewhere; what ran here counts more."""
         for rows, seconds in costs:
             step = _step(rows)
-            if step not in self._known:
+            if rows > 0 and step not in self._known:
                 self._put(step, Cost(rows, max(SHORTEST, seconds), SPREAD * seconds, 1))
 
     def copy(self, other: CostTable) -> None:

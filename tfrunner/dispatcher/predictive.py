@@ -50,6 +50,9 @@ DISPATCHER_BUSY = 0.25
 LOOSE = 8.0
 """A deadline that is so many predicted runs away is not looked at more closely."""
 
+NEARLY = 1.15
+"""A row may cost so many times more in a batch that is in time, before requests are given up."""
+
 TIGHT = 6.0
 """Deferral is thought of below so many times the upper estimate for one row."""
 
@@ -162,8 +165,9 @@ class Predictive:
             return Choice(rows, reason=reason)
         fits = _largest(view, rows, time, estimate)
         if fits:
-            load = view.load * _row_seconds(view, fits) / _row_seconds(view, view.full)
-            if load < 1.0:
+            price = _row_seconds(view, fits)
+            load = view.load * price / _row_seconds(view, view.full)
+            if load < 1.0 or price < NEARLY * _row_seconds(view, rows):
                 return Choice(fits, reason="deadline")
         if queue.rows <= rows:
             return Choice(rows, reason=reason)
