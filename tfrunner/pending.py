@@ -33,14 +33,17 @@ class Answer(NamedTuple):
     Args:
         arrays: The tensors in the order of the structure; may be read-only views.
         structure: How the tensors are nested.
+        timing: Seconds that it was queued, and that gathering its batch, the model, and cutting
+            up the outputs took; () where it is not known.
     """
 
     arrays: list[Array]
     structure: Node
+    timing: tuple[float, ...] = ()
 
     def without(self, cuts: Sequence[Short]) -> Answer:
         """Return the answer without what belongs to filled-up inputs."""
-        return Answer(cut_back(self.structure, self.arrays, cuts), self.structure)
+        return self._replace(arrays=cut_back(self.structure, self.arrays, cuts))
 
     def value(self) -> Any:
         """Return Python's form of the outputs: an array, or dicts, lists and tuples of them."""
@@ -235,9 +238,9 @@ class Pending(Generic[W]):
                         array if axis is None else rows_of(array, axis, start, stop)
                         for array, axis in zip(arrays, axes, strict=True)
                     ]
-                outcome: Outcome | None = Answer(own, structure)
+                outcome: Outcome | None = Answer(own, structure, block.timing)
                 if not count == span.rows == known.request.rows:
-                    outcome = _complete(known, span, Answer(own, structure), axes)
+                    outcome = _complete(known, span, Answer(own, structure, block.timing), axes)
                 if outcome is not None:
                     del waiting[span.request]
                     outcomes.append((known.waiter, outcome))

@@ -11,6 +11,8 @@ from tfrunner.errors import ModelError, OutOfMemory, ProtocolError
 from tfrunner.protocol import (
     BatchDone,
     BatchFailed,
+    Block,
+    BlockFor,
     Message,
     MethodState,
     RunBatch,
@@ -91,6 +93,7 @@ def answer(table: dict[str, Entry], batch: RunBatch) -> BatchDone | BatchFailed:
         table: The methods by name.
         batch: What the dispatcher sent.
     """
+    begun = time.perf_counter()
     try:
         entry, layout, arrays = _prepare(table, batch)
     except Exception as exc:
@@ -100,11 +103,24 @@ def answer(table: dict[str, Entry], batch: RunBatch) -> BatchDone | BatchFailed:
     try:
         started = time.perf_counter()
         output = entry.run(arrays)
-        seconds = time.perf_counter() - started
+        ended = time.perf_counter()
         blocks = disassemble(batch, output, axis=_output_axis(entry, layout, batch))
     except Exception as exc:
         return _failed(batch, exc)
-    return BatchDone(batch.batch, batch.attempt, seconds, blocks)
+    scatter = time.perf_counter() - ended
+    seconds = ended - started
+    timed = with_timing(blocks, (started - begun, seconds, scatter))
+    return BatchDone(batch.batch, batch.attempt, seconds, timed)
+
+
+def with_timing(blocks: tuple[BlockFor, ...], timing: tuple[float, ...]) -> tuple[BlockFor, ...]:
+    """Return blocks that say how long gathering, running and scattering took, in seconds."""
+    return tuple(
+        BlockFor(
+            each.gateway, Block(each.block.spans, each.block.layout, each.block.bodies, timing)
+        )
+        for each in blocks
+    )
 
 
 def _failed(batch: RunBatch, exc: Exception) -> BatchFailed:
