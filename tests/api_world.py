@@ -111,7 +111,14 @@ class FakeGateway:
         return model.methods[chosen]
 
     def submit(
-        self, model: ModelSpec, method: MethodSpec, call: Call, *, timeout: float, client: str = ""
+        self,
+        model: ModelSpec,
+        method: MethodSpec,
+        call: Call,
+        *,
+        timeout: float,
+        client: str = "",
+        priority: int = 0,
     ) -> asyncio.Future[Answer]:
         """Return the future of an answer."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

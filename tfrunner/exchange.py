@@ -125,6 +125,7 @@ class Exchange:
         *,
         timeout: float,
         client: str = "",
+        priority: int = 0,
     ) -> bool:
         """Take a request, to be sent with the next `flush`.
 
@@ -135,6 +136,7 @@ class Exchange:
             call: From `casting.cast`.
             timeout: Seconds, more than 0.
             client: Whose fair share the request is counted against.
+            priority: From -8 to 8; each step doubles its share against others.
 
         Returns:
             Whether there is something to flush; False: it has failed at once.
@@ -147,7 +149,15 @@ class Exchange:
             return False
         timeout = min(float(timeout), LONGEST_TIMEOUT)
         request = Request(
-            id, model.tag, method.name, call.layout, call.rows, timeout, client, call.bodies
+            id,
+            model.tag,
+            method.name,
+            call.layout,
+            call.rows,
+            timeout,
+            client,
+            call.bodies,
+            priority,
         )
         deadline = monotonic() + timeout
         self.pending.add(request, deadline=deadline, waiter=waiter, is_repeatable=method.repeatable)

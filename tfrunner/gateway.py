@@ -136,7 +136,14 @@ class Gateway:
         return self._exchange.method(model, name)
 
     def submit(
-        self, model: ModelSpec, method: MethodSpec, call: Call, *, timeout: float, client: str = ""
+        self,
+        model: ModelSpec,
+        method: MethodSpec,
+        call: Call,
+        *,
+        timeout: float,
+        client: str = "",
+        priority: int = 0,
     ) -> asyncio.Future[Answer]:
         """Send a request with all others of this turn of the event loop.
 
@@ -146,6 +153,7 @@ class Gateway:
             call: From `casting.cast`.
             timeout: Seconds after which DeadlineExceeded is the answer, whatever happens.
             client: Whose fair share the request is counted against.
+            priority: From -8 to 8; each step doubles its share against others.
 
         Returns:
             A future of the outputs; cancelling it cancels the request.
@@ -160,7 +168,9 @@ class Gateway:
         check_positive(timeout)
         waiter = _Waiter(loop=loop)
         waiter.gateway = self
-        is_due = self._exchange.submit(waiter, model, method, call, timeout=timeout, client=client)
+        is_due = self._exchange.submit(
+            waiter, model, method, call, timeout=timeout, client=client, priority=priority
+        )
         if is_due and not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)

@@ -32,7 +32,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 """Neither negative nor NaN nor infinite: a deadline is made of it."""
 
 
-Priority = Annotated[int, msgspec.Meta(ge=-8, le=8)]
+LARGEST_PRIORITY = 8
+Priority = Annotated[int, msgspec.Meta(ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)]
 
 
 class Message(

@@ -108,6 +108,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the requests that wait: nobody will read their answers."""
         self._end_lane()
+        self._lane = None
         super().connection_lost(exc)
 
     def _end_lane(self) -> None:

@@ -98,14 +98,16 @@ class Exchange:
     def write(self) -> list[Buffer]:
         """Return the answer as it goes over the wire, the head apart."""
         self.response_started = self.response_complete = True
-        submitted = self._submitted
+        # The connection keeps its latest exchange: it must not keep the answer too.
+        submitted, self._submitted = self._submitted, None
+        error, self._error = self._error, None
         if submitted is None:
-            assert self._error is not None
-            return self._write_error(self._error)
+            assert error is not None
+            return self._write_error(error, is_submitted=False)
         try:
             written = submitted.write(submitted.future.result())
         except (Exception, asyncio.CancelledError) as exc:
-            return self._write_error(exc)
+            return self._write_error(exc, is_submitted=True)
         pieces, headers = written
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         begin = self._predict.state.first_lines(submitted.form.content_type)
@@ -114,8 +116,7 @@ class Exchange:
             end += b"".join(b"%s: %s\r\n" % header for header in headers)
         return [b"%s%d\r\nx-request-id: %s%s\r\n" % (begin, size, self.request_id, end), *pieces]
 
-    def _write_error(self, exc: BaseException) -> list[Buffer]:
-        is_submitted = self._submitted is not None
+    def _write_error(self, exc: BaseException, *, is_submitted: bool) -> list[Buffer]:
         error = self._predict.understand(
             exc, self.request_id, path=self.head.path, is_submitted=is_submitted
         )

@@ -6,6 +6,7 @@ unless Accept prefers another (RFC 9110, sections 8.3 and 12.5.1).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -126,8 +127,13 @@ def choose_forms(head: Head) -> Forms:
     """
     if head.content_type in (b"application/json", b"") and head.accept in (b"", b"*/*"):
         return USUAL
-    own = form_of(head.content_type)
-    return Forms(own, own if not head.accept else preferred(head.accept, own))
+    return _choose(head.content_type, head.accept)
+
+
+@functools.lru_cache(maxsize=64)
+def _choose(content_type: bytes, accept: bytes) -> Forms:
+    own = form_of(content_type)
+    return Forms(own, preferred(accept, own) if accept else own)
 
 
 def form_of(content_type: bytes) -> Form:

@@ -41,6 +41,9 @@ class Head(NamedTuple):
         method: X-Method, for bodies that cannot name the model's method.
         dtype: X-Tensor-Dtype, for bodies that are nothing but a tensor's bytes.
         shape: X-Tensor-Shape.
+        client: X-Client: whose share of the workers' time it is counted against.
+        priority: X-Priority.
+        server_timing: X-Server-Timing: the answer shall say where the time went.
     """
 
     path: str
@@ -52,6 +55,9 @@ class Head(NamedTuple):
     method: bytes | None = None
     dtype: bytes | None = None
     shape: bytes | None = None
+    client: bytes = b""
+    priority: bytes | None = None
+    server_timing: bytes | None = None
 
     def method_name(self) -> str | None:
         """Return the model's method that X-Method names; None: the default one."""
@@ -65,6 +71,9 @@ FIELDS = {
     b"x-method": "method",
     b"x-tensor-dtype": "dtype",
     b"x-tensor-shape": "shape",
+    b"x-client": "client",
+    b"x-priority": "priority",
+    b"x-server-timing": "server_timing",
 }
 
 
@@ -78,7 +87,7 @@ def make_head(
 
 
 class Found(NamedTuple):
-    """A predict request at the start of some bytes: its head, and where its body is."""
+    """A predict request in some bytes: its head, and where its body is."""
 
     head: Head
     start: int
@@ -94,18 +103,19 @@ class Heads:
     def __repr__(self) -> str:
         return f"<Heads [{len(self._known)} known]>"
 
-    def find(self, data: bytes) -> Found | None:
-        """Return the predict request that the bytes begin with; None: it is for uvicorn.
+    def find(self, data: bytes, place: int = 0) -> Found | None:
+        """Return the predict request at a place; None: what is there is for uvicorn.
 
         Args:
-            data: What came, where a new request may begin.
+            data: What came.
+            place: Where a request may begin.
         """
-        end = data.find(END, 0, LONGEST) + len(END)
+        end = data.find(END, place, place + LONGEST) + len(END)
         if end < len(END):
             return None
         for name in LENGTHS:
-            begin = data.find(name, 0, end)
-            if begin > 0:
+            begin = data.find(name, place, end)
+            if begin >= 0:
                 break
         else:
             return None
@@ -114,11 +124,11 @@ class Heads:
         digits = data[begin:stop]
         if not digits.isdigit() or len(digits) > MOST_DIGITS:
             return None
-        key = data[:begin] + data[stop:end]
+        key = data[place:begin] + data[stop:end]
         try:
             head = self._known[key]
         except KeyError:
-            head = read_head(data[:end], digits)
+            head = read_head(data[place:end], digits)
             self._remember(key, head)
         return None if head is None else Found(head, end, int(digits))
 
@@ -151,7 +161,8 @@ def read_head(data: bytes, length: bytes) -> Head | None:
         data: The head, up to and with its empty line.
         length: The digits after its first Content-Length.
     """
-    # A lone CR or LF might end the head elsewhere for the parser than here.
+    # httptools refuses a lone CR or LF (0.6.0 to 0.9.0 do). For a parser that is more lenient
+    # the head might end elsewhere than here, and what follows be another request.
     if not data.count(b"\r\n") == data.count(b"\r") == data.count(b"\n"):
         return None
     reader = _Reader()

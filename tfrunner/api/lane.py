@@ -60,22 +60,21 @@ class Lane:
     def take(self, data: bytes) -> bytes:
         """Take the predict requests that the bytes begin with; return the rest, for uvicorn."""
         self._is_taking = True
-        if self._left:
-            data = self._take_body(data)
-        while data:
+        place = self._take_body(data, 0) if self._left else 0
+        while place < len(data):
             if self._is_last:
-                data = b""
-            elif not self._is_free() or (found := self._begin(data)) is None:
+                place = len(data)
+            elif not self._is_free() or (after := self._begin(data, place)) is None:
                 break
             else:
-                data = found
+                place = after
         self._is_taking = False
         if self._waiting:
             if len(self._waiting) > 1:
                 self._connection.flow.pause_reading()
             if self._waiting[0].is_done:
                 self.flush()
-        return data
+        return data[place:]
 
     def _is_free(self) -> bool:
         """Whether uvicorn's parser is between requests, and has none to answer."""
@@ -85,14 +84,14 @@ class Lane:
         cycle = connection.cycle
         return cycle is None or isinstance(cycle, Exchange) or cycle.response_complete
 
-    def _begin(self, data: bytes) -> bytes | None:
-        """Take one request; return what follows it, None if there is none for us.
+    def _begin(self, data: bytes, place: int) -> int | None:
+        """Take the request at a place; return where it ends, None if there is none for us.
 
         Not for us is also what is refused before its body is read: an unknown model, a body
         that is too large.
         """
         connection, predict = self._connection, self._predict
-        found = connection.shared.heads.find(data)
+        found = connection.shared.heads.find(data, place)
         if found is None or found.length > predict.body_limit:
             return None
         head, start, length = found
@@ -109,14 +108,14 @@ class Lane:
         stop = start + length
         if len(data) >= stop:
             exchange.submit(data[start:stop])
-            return data[stop:]
+            return stop
         self._receiving, self._left, self._pieces = exchange, length, []
-        return self._take_body(data[start:])
+        return self._take_body(data, start)
 
-    def _take_body(self, data: bytes) -> bytes:
-        """Take a piece of the body that is being received; return what follows it."""
+    def _take_body(self, data: bytes, place: int) -> int:
+        """Take a piece of the body that is being received; return where it ends."""
         assert self._receiving is not None
-        piece = data if len(data) <= self._left else data[: self._left]
+        piece = data[place : place + self._left]
         self._left -= len(piece)
         self._connection.received += len(piece)
         exchange, pieces = self._receiving, self._pieces
@@ -135,7 +134,7 @@ class Lane:
             else:
                 self._held += len(piece)
                 _collect(pieces, piece)
-        return data[len(piece) :]
+        return place + len(piece)
 
     def _release(self) -> None:
         self._connection.shared.held.remove(self._held)

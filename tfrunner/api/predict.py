@@ -8,7 +8,8 @@ which gives its answer to the transport itself, or through ASGI.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 from tfrunner.api.answers import Written
@@ -24,6 +25,7 @@ from tfrunner.errors import InvalidInput, TFRunnerError
 from tfrunner.gateway import Gateway
 from tfrunner.options import RunnerOptions
 from tfrunner.pending import Answer
+from tfrunner.protocol import LARGEST_PRIORITY
 
 
 class Submitted(NamedTuple):
@@ -32,6 +34,7 @@ class Submitted(NamedTuple):
     future: asyncio.Future[Answer]
     form: Form
     by_rows: bool
+    is_timed: bool = False
 
     def write(self, answer: Answer) -> Written:
         """Return the body of the answer.
@@ -39,7 +42,11 @@ class Submitted(NamedTuple):
         Raises:
             InvalidInput: Its form cannot hold it; NotAcceptable means the same.
         """
-        return self.form.write(answer, self.by_rows)
+        written = self.form.write(answer, self.by_rows)
+        if self.is_timed and answer.timing:
+            timing = (b"server-timing", server_timing(answer.timing))
+            return Written(written.pieces, (*written.headers, timing))
+        return written
 
 
 class Predict:
@@ -140,8 +147,12 @@ class Predict:
             timeout = target.timeout(method, self._timeout)
         if writes.check is not None:
             writes.check(method)
-        future = self._gateway.submit(target.model, method, call, timeout=timeout)
-        return Submitted(future, writes, by_rows)
+        priority = 0 if head.priority is None else read_priority(head.priority)
+        client = share_name(head.client) if head.client else ""
+        future = self._gateway.submit(
+            target.model, method, call, timeout=timeout, client=client, priority=priority
+        )
+        return Submitted(future, writes, by_rows, head.server_timing is not None)
 
     def understand(
         self, exc: BaseException, request_id: bytes, *, path: str, is_submitted: bool
@@ -159,6 +170,38 @@ class Predict:
         if not is_submitted:  # else the dispatcher knows of it
             self.state.count("http_refused", error.code)
         return error
+
+
+PARTS = ("queue", "gather", "run", "scatter")
+
+
+def server_timing(seconds: Sequence[float]) -> bytes:
+    """Return the value of a Server-Timing header: milliseconds in the dispatcher and the worker."""
+    pairs = zip(PARTS, seconds, strict=False)
+    return ", ".join(f"{name};dur={1e3 * each:.3f}" for name, each in pairs).encode()
+
+
+def share_name(client: bytes) -> str:
+    """Return the name under which a client's share is counted: a hash, since it may be a key."""
+    return blake2b(client, digest_size=4).hexdigest()
+
+
+def read_priority(text: bytes) -> int:
+    """Return the priority that the header X-Priority gives.
+
+    Raises:
+        InvalidInput: It gives none.
+    """
+    try:
+        priority = int(text)
+    except ValueError:
+        priority = LARGEST_PRIORITY + 1
+    if abs(priority) > LARGEST_PRIORITY:
+        raise InvalidInput(
+            f"X-Priority is {text.decode('latin-1')!r}; expected a whole number from "
+            f"-{LARGEST_PRIORITY} to {LARGEST_PRIORITY}"
+        )
+    return priority
 
 
 def read_timeout(text: bytes) -> float:
