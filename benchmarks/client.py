@@ -56,7 +56,9 @@ def linear() -> Any:
             super().__init__()
             self.weights = tf.Variable(np.ones((COLUMNS, 1)), dtype=tf.float32)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, COLUMNS], tf.float32, name="x")])
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[tf.TensorSpec([None, COLUMNS], tf.float32, name="x")]
+        )
         def __call__(self, x: Any) -> Any:
             """Return one number for each row."""
             return tf.matmul(x, self.weights)

@@ -236,6 +236,7 @@ class Dispatcher(threading.Thread):
         self.epoch = "e1"
         self.faults: list[tuple[str, float | None]] = []  # (code, retry after) of next requests
         self.bodies: list[bytes] = []
+        self.messages: list[Any] = []  # what came, in its order
         self.is_silent = False  # whether requests are passed over
         self.reads_ahead = 0  # messages that ZeroMQ takes while it is paused; 0: all
         self.state: dict[str, Any] = STATE
@@ -274,6 +275,7 @@ class Dispatcher(threading.Thread):
         self.join(10)
 
     def _answers(self, message: Any) -> Iterator[Any]:
+        self.messages.append(message)
         match message:
             case Hello():
                 yield Welcome(self.epoch, tuple(encode_spec(each) for each in self.models))

@@ -458,7 +458,7 @@ def test_too_large_a_body_is_refused(client: httpx.Client) -> None:
     assert reply.status_code == 413
 
 
-# --- which form ------------------------------------------------------------------------------------
+# --- which form ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,20 @@ def test_a_trickle_does_not_hold_a_connection(serve: Serve) -> None:
         wait_for(is_answered, limit=LIMIT)
 
 
+def test_a_slow_sender_that_gets_on_is_served(serve: Serve) -> None:
+    """The limit is for the next piece of a body, not for all of it."""
+    piece = b" " * 100_000
+    with serve(FakeGateway(), receive_timeout=1.0) as address, line(address) as sender:
+        sender.send(HEAD + b"Content-Length: %d\r\n\r\n" % (8 * len(piece)))
+        sender.sock.settimeout(0.25)
+        for _ in range(8):
+            with contextlib.suppress(TimeoutError):
+                assert sender.sock.recv(1) == b"", "it was answered before its end"
+            sender.send(piece)
+        sender.sock.settimeout(LIMIT)
+        assert sender.sock.recv(100).startswith(b"HTTP/1.1 400 ")  # blanks are no JSON
+
+
 def test_a_connection_that_says_nothing_is_closed(serve: Serve) -> None:
     """Before its first request as soon as a late request would be; between requests later."""
     with serve(FakeGateway(), receive_timeout=0.3, keep_alive=0.6) as address:

@@ -134,17 +134,6 @@ def test_a_wrong_model_name_suggests_the_near_one(run, store):
     assert "Did you mean 'digits'?" in outcome.err
 
 
-def test_models_are_deleted_only_after_yes(run, store, monkeypatch):
-    """Without an answer nothing is deleted."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    assert run("models", "delete", "digits").code != 0
-    assert len(store.list("digits")) == 2
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    outcome = run("models", "delete", "digits")
-    assert "all 2 versions of digits" in outcome.out
-    assert [model.tag.name for model in store.list()] == ["irises"]
-
-
 def test_deleting_with_yes_does_not_ask(run, store):
     """For scripts; the answer is JSON if wanted."""
     outcome = run("models", "delete", "digits:first", "irises", "--yes", "--json")

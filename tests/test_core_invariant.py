@@ -203,6 +203,10 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert not left, f"{len(left)} requests were lost: {left[:3]}"
         for model in world.core.snapshot(world.now)["models"].values():
             assert model["queued_requests"] == 0 and model["queued_bytes"] == 0
+        for model in world.core._models.values():
+            assert model.shares.active == 0 and model.shares.work == 0, "work is left in accounts"
+            assert model.team.lying == 0, "batches are counted as staged"
+            assert not any(model.team._devices.values()), "batches are counted as running"
 
 
 SETTINGS = settings(

@@ -160,6 +160,18 @@ def test_transfer_is_what_a_round_trip_takes_beside_the_run():
     assert 0.0001 < table.transfer < 0.0004
 
 
+def test_batches_of_no_rows_teach_nothing():
+    """A request may have none, and a size of zero has no rows/s."""
+    table = CostTable()
+    table.seed([(0, 0.001)])
+    for _ in range(5):
+        table.observe(0, 0.001)
+    assert not table.is_known
+    table.observe(4, 0.002)
+    table.observe(4, 0.002)
+    assert table.best(4) == 4 and table.predict(0) >= 0.0
+
+
 def test_the_best_size_reckons_with_the_way():
     """One row at a time is best for the model alone, not with the way there and back."""
     table = taught({1: 0.001, 8: 0.0081}, runs=20)
@@ -222,12 +234,12 @@ def test_a_new_crowd_begins_with_what_is_known_of_others():
     """And learns for itself."""
     book = CostBook()
     for _ in range(20):
-        book.table("a", "gpu", 1).observe(8, 0.001)
-    assert book.table("a", "gpu", 4).predict(8) == pytest.approx(0.001)
+        book.table("a", "gpu", 1).observe(8, 0.003)
+    assert book.table("a", "gpu", 4).predict(8) == pytest.approx(0.003)
     for _ in range(40):
-        book.table("a", "gpu", 4).observe(8, 0.004)
-    assert book.table("a", "gpu", 4).predict(8) == pytest.approx(0.004, rel=0.05)
-    assert book.table("a", "gpu", 1).predict(8) == pytest.approx(0.001)
+        book.table("a", "gpu", 4).observe(8, 0.012)
+    assert book.table("a", "gpu", 4).predict(8) == pytest.approx(0.012, rel=0.05)
+    assert book.table("a", "gpu", 1).predict(8) == pytest.approx(0.003)
 
 
 @pytest.mark.parametrize(

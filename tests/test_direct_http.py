@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -254,6 +255,28 @@ def test_what_follows_the_last_request_is_not_answered() -> None:
     assert len(gateway.by_task) == 2
 
 
+def test_what_looks_like_a_request_inside_another_is_none() -> None:
+    """In a head that came in parts, and in a body that was refused before its end."""
+    gateway = Watching()
+    with serving(gateway) as address, connect(address) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(BEGIN + b"X-Rest: ")
+        with connect(address) as other:  # the piece before was read meanwhile
+            other.sendall(PAGE)
+            receive(other, 1)
+        connection.sendall(asking(1.0) + PAGE)
+        assert numbers(receive(connection, 2)) == [1.0, 0.0]
+        assert gateway.by_task == [True]
+        hidden = asking(2.0)
+        size = 2_000_000
+        connection.sendall(BEGIN + b"Content-Length: %d\r\n\r\n" % size)
+        assert receive(connection, 1)[0][0].startswith(b"HTTP/1.1 413 ")
+        connection.sendall(hidden)
+        connection.sendall(b" " * (size - len(hidden)) + PAGE)
+        assert numbers(receive(connection, 1)) == [0.0]
+    assert gateway.by_task == [True]
+
+
 # --- callers that go away, bodies that do not end ------------------------------------------------
 
 
@@ -291,7 +314,25 @@ def test_a_large_body_comes_whole_and_is_not_held_for_long() -> None:
                 assert np.array_equal(np.frombuffer(first[1], "<f4").reshape(-1, 2), rows)
                 assert b"x-tensor-shape: 200000,2\r\n" in first[0]
                 assert numbers([second]) == [5.0]
-    assert gateway.by_task == [False] * 6
+                for _ in range(3):
+                    connection.sendall(data)
+                    assert receive(connection, 1)[0][1] == first[1]
+    assert gateway.by_task == [False] * 15
+
+
+def test_a_connection_does_not_keep_its_last_answer() -> None:
+    """An idle connection costs no memory for what was answered on it."""
+    answers: list[weakref.ref[Any]] = []
+
+    def noting(method: MethodSpec, arrays: list[Any]) -> Answer:
+        made = arrays[0].copy()
+        answers.append(weakref.ref(made))
+        return Answer([made], tensor("y", "float32", 1, 2))
+
+    with serving(FakeGateway(answering=noting)) as address, connect(address) as connection:
+        connection.sendall(asking(1.0))
+        assert numbers(receive(connection, 1)) == [1.0]
+        wait_for(lambda: answers[0]() is None, limit=LIMIT)
 
 
 def test_a_slow_reader_gets_every_answer_in_order() -> None:
@@ -301,10 +342,32 @@ def test_a_slow_reader_gets_every_answer_in_order() -> None:
     with serving(gateway) as address, connect(address) as connection:
         connection.sendall(b"".join(asking(n, more=b"X-Request-Id: %d\r\n" % n) for n in range(8)))
         wait_for(lambda: len(gateway.by_task) == 8, limit=LIMIT)
+        with connect(address) as other:  # until there was a turn for each of the answers
+            for _ in range(10):
+                other.sendall(PAGE)
+                receive(other, 1)
         replies = receive(connection, 8)
     ids = [head.split(b"x-request-id: ")[1].split(b"\r\n")[0] for head, _ in replies]
     assert ids == [b"%d" % n for n in range(8)]
     assert {len(body) for _, body in replies} == {len(replies[0][1])}
+
+
+def test_who_sends_without_reading_is_not_read_from() -> None:
+    """Two requests in flight are enough for one connection; the rest stays with its sender."""
+    gateway = Watching()
+    gateway.is_holding = True
+    data = with_body(b'{"instances": [[1, 2]]}' + b" " * 50_000)
+    with serving(gateway) as address, connect(address) as connection, connect(address) as other:
+        connection.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(1000):
+                sent += connection.send(data)
+        for _ in range(20):  # it could have read all of that meanwhile
+            other.sendall(PAGE)
+            receive(other, 1)
+        most = 2 * 2**18 // len(data)  # two reads of the largest size
+        assert 1 <= len(gateway.held) <= most < sent // len(data)
 
 
 def test_an_answer_that_cannot_be_written_fails_alone() -> None:

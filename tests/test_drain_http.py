@@ -211,9 +211,13 @@ def test_the_end_is_said_on_open_connections_and_then_done(data: bytes) -> None:
     run(story)
 
 
+@pytest.mark.parametrize("status", [200, 400])
 @BOTH_WAYS
-def test_the_last_of_pipelined_requests_says_that_the_connection_ends(data: bytes) -> None:
-    """Those before it are answered too."""
+def test_the_last_of_pipelined_requests_says_that_the_connection_ends(
+    data: bytes, status: int
+) -> None:
+    """Those before it are answered too, also where nobody has to be asked for the answer."""
+    sent = data if status == 200 else data.replace(b"[[1, 2]]", b"[[1, {]]")
 
     async def story(api: ApiProcess, dispatcher: FakeDispatcher) -> None:
         async with answering(dispatcher), line(api) as asking, line(api) as pipelining:
@@ -221,12 +225,12 @@ def test_the_last_of_pipelined_requests_says_that_the_connection_ends(data: byte
             api.process.send_signal(signal.SIGTERM)
             while not (await asking.ask(data)).is_last:
                 pass
-            pipelining.send(data * 3)
+            pipelining.send(sent * 3)
             replies = [await pipelining.reply() for _ in range(3)]
             assert [(each.status, each.is_last) for each in replies] == [
-                (200, False),
-                (200, False),
-                (200, True),
+                (status, False),
+                (status, False),
+                (status, True),
             ]
             assert await pipelining.end() == b""
 

@@ -8,15 +8,19 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.peers import bodies, report, summary, targets
 from benchmarks.peers.contestants import PEERS, Choice
 from benchmarks.peers.matches import full, quick
 from benchmarks.peers.models import MODELS
+from benchmarks.peers.processes import Command, Server
 
 ROOT = Path(__file__).parent.parent
 OPEN_LOOP = ROOT / "benchmarks" / "peers" / "open_loop.py"
@@ -131,7 +135,7 @@ class SlowServer:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.listening = threading.Event()
-        self.port = 0
+        self.url = ""
         self.thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> SlowServer:
@@ -145,7 +149,7 @@ class SlowServer:
 
     def _run(self) -> None:
         server = self.loop.run_until_complete(asyncio.start_server(self._answer, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
         self.listening.set()
         self.loop.run_forever()
         server.close()
@@ -165,12 +169,12 @@ class SlowServer:
 
 
 def test_the_open_loop_counts_from_when_a_request_was_due(tmp_path):
-    """One connection, answers after 0.2 s, ten requests due within 0.5 s: the last waits 1.5 s."""
+    """One connection, answers after 0.2 s, five requests due in a row: the last waits 0.8 s."""
     body = tmp_path / "body"
     body.write_bytes(b"abc")
     with SlowServer() as server:
         done = subprocess.run(
-            [sys.executable, str(OPEN_LOOP), f"http://127.0.0.1:{server.port}/x", "20", "0.5", "1"],
+            [sys.executable, str(OPEN_LOOP), server.url, "20", "0.25", "1"],
             env={**os.environ, "BODY": str(body), "HEADERS": "X-A: b\n"},
             capture_output=True,
             text=True,
@@ -178,8 +182,45 @@ def test_the_open_loop_counts_from_when_a_request_was_due(tmp_path):
             check=True,
         )
     outcome = json.loads(done.stdout.removeprefix("RESULT "))
-    assert outcome["requests"] == 10
+    assert outcome["requests"] == 5
     assert outcome["failed"] == 0
     # The n-th is due at n / 20 s and answered at (n + 1) * 0.2 s at the earliest.
-    assert outcome["p99"] > 9 * 0.15
-    assert outcome["p50"] > 4 * 0.15
+    assert outcome["p99"] > 4 * 0.15
+    assert outcome["p50"] > 2 * 0.15
+
+
+LEAVES_A_CHILD = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+"""
+
+
+def statuses(server: Server) -> list[str]:
+    """Return what each of a server's processes is doing."""
+    return [process.status() for process in server.processes()]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_a_server_leaves_behind_is_found_paused_and_ended(tmp_path):
+    """Triton and Ray go on without the process that was started."""
+    command = Command([sys.executable, "-c", LEAVES_A_CHILD], {}, 0, tmp_path)
+    server = Server(command)
+    server.start()
+    try:
+        wait_for(lambda: server.has_ended() and len(server.processes()) == 1)
+        server.pause()
+        wait_for(lambda: statuses(server) == [psutil.STATUS_STOPPED])
+        server.resume()
+        wait_for(lambda: statuses(server) == [psutil.STATUS_SLEEPING])
+        (memory,) = server.memory()
+        assert 1 < memory.anonymous < memory.resident
+    finally:
+        server.stop()
+    assert server.processes() == []

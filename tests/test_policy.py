@@ -237,6 +237,37 @@ def test_an_idle_worker_never_waits_elsewhere(changes: dict[str, float], timeout
     assert Predictive().size(queue, view(RESNET, **{**TIGHT, **changes})).rows == 5
 
 
+# --- what a queue gives --------------------------------------------------------------------------
+
+
+def test_late_requests_are_dropped_only_while_others_fill_the_batch():
+    """Of ten that are late, two go: eight are wanted."""
+    queue, dropped = queue_of(*[1] * 10, timeout=0.005), []
+
+    def drop(accepted: Accepted) -> None:
+        dropped.append(accepted)
+        queue.forget(accepted)
+
+    pieces = queue.take(8, NOW, drop, most=8, drop_before=NOW + 0.010, on_dropped=drop)
+    assert len(pieces) == 8 and len(dropped) == 2
+    assert queue.is_empty and queue.work == 0
+
+
+def test_who_was_charged_too_little_pays_later():
+    """Batches that took longer than predicted, while others waited."""
+    shares = Shares()
+    one, other = shares.account("one", 0), shares.account("other", 1)
+    for account in (one, other):
+        shares.enter(account)
+        shares.charge(account, 1.0)
+    assert (one.start, other.start) == (1.0, 0.5), "a step of priority halves what is paid"
+    shares.settle(one, 1.0, 3.0)
+    shares.settle(other, 1.0, 0.5)
+    for account in (one, other):
+        shares.charge(account, 1.0)
+    assert (one.start, other.start) == (4.0, 0.75)
+
+
 # --- order ----------------------------------------------------------------------------------------
 
 

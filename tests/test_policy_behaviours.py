@@ -104,6 +104,21 @@ def test_b5_allowed_sizes_are_padded_to_when_that_is_cheaper(largest: float, siz
     assert world.model["padded_rows"] == (11 if len(sizes) == 2 else 0)
 
 
+def test_a_batch_is_sent_in_time_to_arrive_as_the_running_one_ends():
+    """How long the way is, is learned from the first batches."""
+    world = TimedWorld(CHEAP_ROWS, transfer=0.002)
+    for moment in range(1, 4):
+        world.run(moment * 1.0)
+        world.submit()
+    world.run(3.001)
+    world.submit()
+    world.run(4.0)
+    end = 3.0 + CHEAP_ROWS(1) + 0.002  # of the running one, as its answer comes
+    sent, rows = world.batches[-1]
+    assert rows == 1
+    assert sent == pytest.approx(end - 0.002 * 1.25, abs=1e-5), "a quarter of the way too early"
+
+
 # --- learning -------------------------------------------------------------------------------------
 
 
@@ -162,8 +177,8 @@ def test_b9_a_flood_of_low_priority_delays_nobody_by_more_than_a_batch():
 def test_b9_low_priority_does_not_starve():
     """A flood of the highest priority is over-ruled for one request in a second."""
     world = TimedWorld(affine(0.002, 0.001), bound=8)
-    low = flood(world, 5, priority=-8)
     flood(world, 4500, priority=8)
+    low = flood(world, 5, priority=-8)
     world.run(5.5)
     assert sum(asked.is_answered for asked in low) >= 4
     assert world.model["queued_requests"] > 0
@@ -205,6 +220,22 @@ def test_b10_two_clients_share_device_time(keys: tuple[bytes, bytes]):
     assert had[0] == pytest.approx(had[1], rel=0.1)
     seconds = world.model["client_seconds"]
     assert seconds["greedy"] == pytest.approx(seconds["modest"], rel=0.1)
+
+
+def test_b10_who_was_away_has_saved_up_nothing():
+    """A client that comes late gets its half from then on, not all that it missed."""
+    world = TimedWorld(affine(0.001, 0.001), bound=16)
+    flood(world, 1, client="late")
+    for round_ in range(60):
+        world.run(0.050 * round_)
+        flood(world, 45, client="early")
+    before, late = world.model["client_seconds"]["early"], []
+    for round_ in range(60, 100):
+        world.run(0.050 * round_)
+        flood(world, 45, client="early")
+        late += flood(world, 45, client="late")
+    seconds = world.model["client_seconds"]
+    assert seconds["late"] == pytest.approx(seconds["early"] - before, rel=0.1)
 
 
 def test_b10_shares_are_of_time_not_of_requests():
@@ -357,6 +388,19 @@ def test_answers_say_how_long_they_waited_and_ran():
         pytest.approx((0.0, 0.0, CHEAP_ROWS(1), 0.0)),
         pytest.approx((CHEAP_ROWS(1) - 0.004, 0.0, CHEAP_ROWS(1), 0.0)),
     ]
+
+
+@pytest.mark.parametrize("sizes", [(), (1, 4)], ids=["any-size", "allowed-sizes"])
+def test_requests_of_no_rows_are_answered_among_others(sizes: tuple[int, ...]):
+    """Warm or cold, padded or not."""
+    for is_warm in (True, False):
+        world = TimedWorld(CHEAP_ROWS, is_warm=is_warm, sizes=sizes)
+        asked = []
+        for number in range(20):
+            asked.append(world.submit(number % 3))
+            world.run(world.now + 0.004)
+        world.run(2.0)
+        assert all(each.request.id in world.answers for each in asked)
 
 
 def test_clients_beyond_the_first_ones_are_counted_together():

@@ -91,7 +91,7 @@ class BackgroundGateway:
             opened = Standing()
             with driver.lock:
                 driver.begin()
-                exchange.open(driver, opened)
+                exchange.open(driver.agenda, opened)
                 driver.end()
             driver.drive(opened, timeout)
             if not opened.done():

@@ -18,19 +18,13 @@ something is due and nobody waits: Hellos, deadlines, answers of futures that no
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
-import math
-import os
-import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from tfrunner.errors import StateError
+from tfrunner.agenda import FOREVER, LONGEST_SECONDS, Agenda, Seat
 
 GRACE_SECONDS = 0.005
 """So long the keeper lets alone what somebody will probably wait for himself.
@@ -38,8 +32,8 @@ GRACE_SECONDS = 0.005
 With 1 ms it came in between while a thread submitted and read 64 requests at a time.
 """
 
-LONGEST_SECONDS = 3600.0
-FOREVER = float("inf")
+GATHER_SECONDS = 0.001
+"""So long what is submitted while the dispatcher has work waits for more to leave with it."""
 
 log = logging.getLogger(__name__)
 
@@ -71,103 +65,31 @@ class Hooks(NamedTuple):
     is_settled: Callable[[], bool]
 
 
-class Alarm:
-    """A callback that is due at some moment."""
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback: Callable[[], Any]) -> None:
-        self.callback: Callable[[], Any] | None = callback
-
-    def cancel(self) -> None:
-        """Do not call it."""
-        self.callback = None
-
-
-class Seat:
-    """What the thread that drives sleeps on."""
-
-    def __init__(self) -> None:
-        self.thread = 0
-        self.version = -1
-        self.readable: list[int] = []
-        self._is_rung = False
-        self._ends: tuple[int, ...] = ()
-        self._poll = select.poll()
-
-    def open(self) -> None:
-        """Make the bell."""
-        self._ends = os.pipe()
-
-    def watch(self, descriptors: list[int], version: int) -> None:
-        """Watch these descriptors from now on."""
-        self.version = version
-        self._poll = select.poll()
-        for each in (self._ends[0], *descriptors):
-            self._poll.register(each, select.POLLIN)
-
-    def ring(self) -> None:
-        """Wake who sleeps here."""
-        if self._ends and not self._is_rung:
-            self._is_rung = True
-            os.write(self._ends[1], b"\0")
-
-    def begin(self, thread: int) -> None:
-        """Note who sits here now; an interrupted one may have left the bell as it was."""
-        self.thread = thread
-        self.readable = []
-        self._is_rung = False
-
-    def sleep(self, until: float) -> None:
-        """Sleep until a moment, the bell, or something to read, which `readable` then names."""
-        seconds = min(until - monotonic(), LONGEST_SECONDS)
-        timeout = max(0, math.ceil(seconds * 1000))
-        ready = [descriptor for descriptor, _ in self._poll.poll(timeout)]
-        if self._ends[0] in ready:
-            ready.remove(self._ends[0])
-            os.read(self._ends[0], 64)
-            self._is_rung = False
-        self.readable = ready
-
-    def take_readable(self) -> list[int]:
-        """Return what the last sleep found."""
-        found, self.readable = self.readable, []
-        return found
-
-    def close(self) -> None:
-        """Close the bell."""
-        ends, self._ends = self._ends, ()
-        for end in ends:
-            os.close(end)
-
-
 class Driver:
-    """The event loop. The methods that `Turns` names are called with the lock held."""
+    """Who drives, and when; `agenda` is the event loop, and is touched with the lock only."""
 
     def __init__(self, hooks: Hooks) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)
         self._hooks = hooks
-        self._readers: dict[int, Callable[[], Any]] = {}
-        self._version = 0
-        self._soon: deque[Callable[[], Any]] = deque()
-        self._alarms: list[tuple[float, int, Alarm]] = []
-        self._numbers = itertools.count()
+        self.agenda = Agenda(self._wake_by)
         self._caller = Seat()
         self._keeper = Seat()
         self._driving: Seat | None = None
         self._is_asleep = False
         self._wakes_at = FOREVER
-        self._followers = 0
+        self._followers: set[int] = set()
         self._is_torn = False
         self._is_closed = False
         self._wish = FOREVER
         self._keeper_wakes_at = FOREVER
+        self._holds = False
+        self._flushed_at = -FOREVER
         self._thread = threading.Thread(target=self._keep, name="tfrunner-gateway", daemon=True)
 
     def __repr__(self) -> str:
         names = {None: "nobody", self._caller: "a caller", self._keeper: "the keeper"}
-        return f"<Driver [{names[self._driving]} drives | {self._followers} follow]>"
+        return f"<Driver [{names[self._driving]} drives | {len(self._followers)} follow]>"
 
     def start(self) -> None:
         """Start the keeper."""
@@ -175,41 +97,12 @@ class Driver:
         self._keeper.open()
         self._thread.start()
 
-    # --- as an event loop -----------------------------------------------------------------
-
-    def call_soon(self, callback: Callable[[], Any], /) -> None:
-        """Call back in the next turn."""
-        self._soon.append(callback)
-        self._wake_by(0.0)
-
-    def call_later(self, delay: float, callback: Callable[[], Any], /) -> Alarm:
-        """Call back after so many seconds."""
-        alarm = Alarm(callback)
-        moment = monotonic() + delay
-        heapq.heappush(self._alarms, (moment, next(self._numbers), alarm))
-        self._wake_by(moment)
-        return alarm
-
-    def add_reader(self, fd: int, callback: Callable[[], Any], /) -> None:
-        """Call back whenever a descriptor can be read."""
-        self._readers[fd] = callback
-        self._version += 1
-        self._wake_by(0.0)
-
-    def remove_reader(self, fd: int, /) -> None:
-        """Watch the descriptor no more."""
-        self._readers.pop(fd, None)
-        self._version += 1
-
     # --- for whoever uses what is driven ----------------------------------------------------
 
     def begin(self) -> None:
         """Begin to touch what is driven; with the lock held."""
         if self._is_torn:
-            self._soon.clear()
-            self._alarms.clear()
-            self._readers.clear()
-            self._version += 1
+            self.agenda.clear()
             self._hooks.restore()
         self._is_torn = True
 
@@ -223,15 +116,15 @@ class Driver:
         Args:
             is_due: At once. Otherwise more may come that it can leave together with.
         """
+        now = monotonic()
+        self._holds = not is_due
+        if is_due and (self._driving is None or self._is_asleep):
+            self._hooks.flush()
+            self._flushed_at = now
         if self._driving is None:
-            if is_due:
-                self._hooks.flush()
-            self._ask_keeper(monotonic() + GRACE_SECONDS)
-        elif self._is_asleep:
-            if is_due:
-                self._hooks.flush()
-            else:
-                self._driving.ring()
+            self._ask_keeper(now + GRACE_SECONDS)
+        elif self._holds and self._is_asleep and self._wakes_at > now + GATHER_SECONDS:
+            self._driving.ring()
 
     def deliver(self) -> None:
         """Set the futures that have an answer; without the lock, and not by who drives."""
@@ -249,26 +142,31 @@ class Driver:
     def drive(self, awaited: Awaited, timeout: float | None = None) -> None:
         """Wait until the future is set, at most so many seconds; drive if nobody else does."""
         until = FOREVER if timeout is None else monotonic() + timeout
-        with self.lock:
-            leads = self._take_seat()
-            if not leads:
-                self._followers += 1
-                if self._is_asleep:
-                    self.begin()
-                    self._hooks.flush()
-                    self.end()
-        if leads:
-            try:
-                self._lead(self._caller, awaited.done, until)
-            finally:
-                self._leave(self._caller)
+        me = threading.get_ident()
+        if self._driving is self._caller and self._caller.thread == me:  # a callback of its own
+            self._lead(self._caller, awaited.done, until)
             return
+        follows = False
         try:
-            self.deliver()
-            awaited.follow(None if timeout is None else max(0.0, until - monotonic()))
-        finally:
             with self.lock:
-                self._followers -= 1
+                if not self._take_seat(me):
+                    self._followers.add(me)
+                    follows = True
+                    if self._is_asleep:
+                        self.begin()
+                        self._hooks.flush()
+                        self.end()
+            if follows:
+                self.deliver()
+                awaited.follow(None if timeout is None else max(0.0, until - monotonic()))
+            else:
+                self._lead(self._caller, awaited.done, until)
+        finally:
+            try:
+                self._leave(self._caller, me)
+            except BaseException:
+                self._leave(self._caller, me)
+                raise
 
     def close(self, stop: Callable[[], float]) -> float:
         """End; nobody drives any more when this returns.
@@ -301,16 +199,16 @@ class Driver:
 
     # --- the seat ---------------------------------------------------------------------------
 
-    def _take_seat(self) -> bool:
+    def _take_seat(self, me: int) -> bool:
         if self._is_closed or self._driving is self._caller:
             return False
         if self._driving is self._keeper:
-            if self._followers:
+            if self._followers and self._keeper.thread != me:
                 return False
             self._keeper.ring()
+        self._caller.begin(me)
         self._driving = self._caller
-        self._caller.begin(threading.get_ident())
-        self._is_asleep = False
+        self._is_asleep = self._holds = False
         self._wish = FOREVER
         return True
 
@@ -330,24 +228,29 @@ class Driver:
                 return None
             self._is_asleep = False
             self.begin()
-            for descriptor in seat.take_readable():
-                if descriptor in self._readers:
-                    self._readers[descriptor]()
-            if self._soon or (self._alarms and self._alarms[0][0] <= monotonic()):
-                self._call_due()
-            self._hooks.flush()
-            while self._soon:
-                self._soon.popleft()()
-            if seat.version != self._version:
-                seat.watch(list(self._readers), self._version)
-            self._wakes_at = min(until, self._next_alarm())
+            self.agenda.take_turn(seat.take_readable())
+            held_until = self._flush_held()
+            if seat.version != self.agenda.version:
+                seat.watch(self.agenda.descriptors, self.agenda.version)
+            self._wakes_at = min(until, held_until, self.agenda.next())
             self._is_asleep = True
             self.end()
             return self._wakes_at
 
-    def _leave(self, seat: Seat) -> None:
+    def _flush_held(self) -> float:
+        """Flush; return when to do so at the latest, where more is still gathered."""
+        if self._holds:
+            now = monotonic()
+            if self._flushed_at + GATHER_SECONDS > now:
+                return self._flushed_at + GATHER_SECONDS
+            self._holds, self._flushed_at = False, now
+        self._hooks.flush()
+        return FOREVER
+
+    def _leave(self, seat: Seat, me: int) -> None:
         with self.lock:
-            if self._driving is not seat:
+            self._followers.discard(me)
+            if self._driving is not seat or seat.thread != me:
                 return
             self._driving = None
             seat.thread = 0
@@ -356,26 +259,10 @@ class Driver:
                 self._changed.notify_all()
             elif self._followers or self._is_torn:
                 self._ask_keeper(0.0)
-            elif self._soon or not self._hooks.is_settled():
+            elif not self._hooks.is_settled():
                 self._ask_keeper(monotonic() + GRACE_SECONDS)
             else:
                 self._ask_keeper(FOREVER)
-
-    # --- what is due ------------------------------------------------------------------------
-
-    def _call_due(self) -> None:
-        while self._soon:
-            self._soon.popleft()()
-        now = monotonic()
-        while self._alarms and self._alarms[0][0] <= now:
-            callback = heapq.heappop(self._alarms)[2].callback
-            if callback is not None:
-                callback()
-
-    def _next_alarm(self) -> float:
-        while self._alarms and self._alarms[0][2].callback is None:
-            heapq.heappop(self._alarms)
-        return self._alarms[0][0] if self._alarms else FOREVER
 
     def _wake_by(self, moment: float) -> None:
         """See to it that somebody takes a turn at a moment, or before."""
@@ -389,7 +276,7 @@ class Driver:
     def _ask_keeper(self, moment: float) -> None:
         """Let the keeper drive from a moment on, unless somebody else does."""
         self._wish = min(self._wish, moment)
-        if min(self._wish, 0.0 if self._soon else self._next_alarm()) < self._keeper_wakes_at:
+        if min(self._wish, self.agenda.next()) < self._keeper_wakes_at:
             self._changed.notify_all()
 
     def _keep(self) -> None:
@@ -400,21 +287,21 @@ class Driver:
             except Exception:
                 log.exception("the connection to the dispatcher is made anew")
             finally:
-                self._leave(self._keeper)
+                self._leave(self._keeper, threading.get_ident())
 
     def _await_need(self) -> bool:
         """Wait until the keeper is needed, and take the seat; False: it is over."""
         with self.lock:
             while not self._is_closed:
                 now = monotonic()
-                due = min(self._wish, 0.0 if self._soon else self._next_alarm())
+                due = min(self._wish, self.agenda.next())
                 if self._driving is None and due <= now:
                     self._driving = self._keeper
                     self._keeper.begin(threading.get_ident())
                     self._wish = FOREVER
                     return True
                 if self._driving is not None:  # who drives says when he leaves
-                    due = max(self._next_alarm(), now + GRACE_SECONDS)
+                    due = max(self.agenda.next(), now + GRACE_SECONDS)
                 self._keeper_wakes_at = due
                 self._changed.wait(min(due - now, LONGEST_SECONDS))
                 self._keeper_wakes_at = -FOREVER
@@ -422,8 +309,3 @@ class Driver:
 
     def _has_nothing_to_do(self) -> bool:
         return not self._followers and self._hooks.is_settled()
-
-
-def closed() -> StateError:
-    """Return the error of a call that comes too early or too late."""
-    return StateError("The connection is not open: call start() first.")

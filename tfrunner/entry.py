@@ -247,14 +247,10 @@ def read_model(path: Path) -> Model:
         raise FileNotFoundError(path)
     file = path / INFO_FILE
     try:
-        loaded = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if isinstance(loaded, dict) and loaded.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"format {loaded['format']!r} is not known; update tfrunner")
-        info = msgspec.convert(loaded, ModelInfo)
-        datetime.fromisoformat(info.creation_time)
+        info = parse_info(file.read_bytes())
     except FileNotFoundError:
         raise CorruptModel(f"{file} is missing. {_advice(path)}") from None
-    except (OSError, yaml.YAMLError, ValueError, TypeError) as exc:
+    except (OSError, ValueError, TypeError) as exc:
         reason = " ".join(str(exc).split())
         raise CorruptModel(f"{file} cannot be read: {reason}. {_advice(path)}") from exc
     if (info.name, info.version) != (path.parent.name, path.name):
@@ -265,6 +261,24 @@ def read_model(path: Path) -> Model:
     for name, expected in info.files.items():
         _check_file(path, name, expected)
     return Model(info, path)
+
+
+def parse_info(text: bytes) -> ModelInfo:
+    """Return what the text of a `model.yaml` holds.
+
+    Raises:
+        ValueError: It is no YAML, or does not hold that.
+    """
+    try:
+        loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as exc:
+        raise ValueError(str(exc)) from exc
+    if isinstance(loaded, dict) and loaded.get("format", FORMAT) != FORMAT:
+        raise ValueError(f"format {loaded['format']!r} is not known; update tfrunner")
+    info = msgspec.convert(loaded, ModelInfo)
+    if datetime.fromisoformat(info.creation_time).tzinfo is None:
+        raise ValueError("creation_time has no time zone")
+    return info
 
 
 def _check_file(path: Path, name: str, expected: FileInfo) -> None:

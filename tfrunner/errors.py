@@ -17,6 +17,7 @@ TFRunnerError                   internal              500
 ├── DeadlineExceeded            deadline_exceeded     504   (also a TimeoutError)
 ├── CorruptModel                corrupt_model         500
 ├── StateError                  state_error           500
+├── NotWritten                  not_written           500
 ├── ConfigError                 config_error          500
 └── ProtocolError               protocol_error        400
 
@@ -155,6 +156,12 @@ class StateError(TFRunnerError):
     """The call does not fit the object's present state."""
 
     code = "state_error"
+
+
+class NotWritten(TFRunnerError):
+    """The disk is full, or the place may not be written to; nothing half is left there."""
+
+    code = "not_written"
 
 
 class ConfigError(TFRunnerError):

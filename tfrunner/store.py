@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from tfrunner.errors import (
     NotFound,
     did_you_mean,
 )
-from tfrunner.hashes import hash_files
+from tfrunner.hashes import FileInfo, hash_files
 from tfrunner.tags import LATEST, Tag, is_tag_part
 
 __all__ = ["Model", "Store"]
@@ -122,20 +122,47 @@ class Store:
         Raises:
             NotFound: There is no such model.
         """
-        wanted = Tag.parse(tag)
-        self._check_name(wanted.name)
-        with self._locked(wanted.name):
-            if wanted.version is None:
-                gone = [Tag(wanted.name, version) for version in self._versions(wanted.name)]
-            elif wanted.version in self._versions(wanted.name):
-                gone = [wanted]
-            else:
-                gone = [self.get(wanted).tag]
+        name = Tag.parse(tag).name
+        self._check_name(name)
+        with self._locked(name):
+            gone = self.meant(tag)
             for each in gone:
                 self._discard(self._path(each))
-            if not self._versions(wanted.name):
-                self._discard(self.models / wanted.name)
+            if not self._versions(name):
+                self._discard(self.models / name)
         return gone
+
+    def meant(self, tag: str | Tag) -> builtins.list[Tag]:
+        """Return the versions that a tag means to `delete`; a bare name means all.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        wanted = Tag.parse(tag)
+        self._check_name(wanted.name)
+        if wanted.version is None:
+            return [Tag(wanted.name, version) for version in self._versions(wanted.name)]
+        if wanted.version in self._versions(wanted.name):
+            return [wanted]
+        return [self.get(wanted).tag]
+
+    def surplus(self, name: str | None, keep: int) -> builtins.list[Model]:
+        """Return the readable versions that are older than the newest `keep` of their name.
+
+        Args:
+            name: Whose; None for those of every name.
+            keep: At least 1.
+
+        Raises:
+            NotFound: No model has that name.
+            InvalidInput: `name` has a version, or `keep` is below 1.
+        """
+        if name is not None and Tag.parse(name).version is not None:
+            raise InvalidInput(f"{name} is one version; expected a name, of whose some are kept.")
+        if type(keep) is not int or keep < 1:
+            raise InvalidInput(f"keep is {keep!r}; expected a number of versions, at least 1.")
+        names = sorted({model.tag.name for model in self.list(name)})
+        return [model for each in names for model in self.list(each)[keep:]]
 
     @contextmanager
     def new(self) -> Iterator[Path]:
@@ -150,23 +177,27 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
 
-    def commit(self, folder: Path, info: ModelInfo) -> Model:
+    def commit(
+        self, folder: Path, info: ModelInfo, *, files: Mapping[str, FileInfo] | None = None
+    ) -> Model:
         """Take a written folder into the store under the next serial number.
 
         Args:
             folder: What `new` gave, with `saved_model` written.
             info: What to record; serial number and file hashes are filled in here.
+            files: These hashes, where they are known.
 
         Raises:
             AlreadyExists: The version is taken.
         """
-        files = {name: file for name, file in hash_files(folder).items() if name != INFO_FILE}
+        hashed = dict(hash_files(folder) if files is None else files)
+        hashed.pop(INFO_FILE, None)
         target = self._path(info.tag)
         with self._locked(info.name) as lock:
             self.check_free(info.tag)
             used = [model.spec.serial for model in self._readable(info.name)]
             serial = 1 + max([_last_serial(lock), *used])
-            complete = msgspec.structs.replace(info, serial=serial, files=files)
+            complete = msgspec.structs.replace(info, serial=serial, files=hashed)
             (folder / INFO_FILE).write_text(dump_info(complete))
             target.parent.mkdir(exist_ok=True)
             folder.rename(target)

@@ -1,6 +1,6 @@
 """What a link needs of an event loop, and of the futures in it. Declarations only.
 
-asyncio's loops and futures offer it, and so do `driving.Driver` and `driving.Promise`, the
+asyncio's loops and futures offer it, and so do `agenda.Agenda` and those of `promises`, the
 ones for threads.
 """
 

@@ -7,12 +7,30 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.peers.contestants import Contestant
 from benchmarks.peers.load import Outcome
 from benchmarks.peers.matches import Cell
 from benchmarks.peers.processes import Memory
+
+
+class Round(NamedTuple):
+    """One measurement.
+
+    Args:
+        round: Its number.
+        settings: What was set.
+        form: Of the bodies.
+        outcome: What became of the load.
+        cpu: CPU seconds of all the server's processes.
+    """
+
+    round: int
+    settings: str
+    form: str
+    outcome: Outcome
+    cpu: float
 
 
 class Book:
@@ -27,34 +45,12 @@ class Book:
         self.path = path
         self.content = content
 
-    def add_run(
-        self,
-        model: str,
-        cell: Cell,
-        contestant: Contestant,
-        outcome: Outcome,
-        *,
-        number: int,
-        cpu: float,
-        settings: str,
-        form: str,
-    ) -> None:
-        """Note one round of one contestant in one cell.
-
-        Args:
-            model: What was served.
-            cell: The load.
-            contestant: Who answered.
-            outcome: What became of it.
-            number: The round's.
-            cpu: CPU seconds of all the server's processes.
-            settings: What was set.
-            form: Of the bodies.
-        """
-        where = _place(model, cell)
-        who = {"contestant": contestant.name, "settings": settings, "form": form, "round": number}
-        measured = {**outcome._asdict(), "rate": outcome.rate, "cpu": cpu}
-        self.content["runs"].append({**where, **who, **measured})
+    def add_run(self, model: str, cell: Cell, contestant: Contestant, taken: Round) -> None:
+        """Note one round of one contestant in one cell."""
+        where = {**_place(model, cell), "contestant": contestant.name}
+        measured = {**taken._asdict(), **taken.outcome._asdict(), "rate": taken.outcome.rate}
+        del measured["outcome"]
+        self.content["runs"].append({**where, **measured})
 
     def add_tuning(self, model: str, peer: str, connections: int, rates: dict[str, float]) -> None:
         """Note the rate of every point of a peer's grid."""
@@ -66,10 +62,12 @@ class Book:
         entry = {**_place(model, cell), "contestant": contestant.name, "reason": reason}
         self.content["missing"].append(entry)
 
-    def add_memory(self, model: str, who: str, held: list[Memory]) -> None:
-        """Note what a server's processes hold after they were measured."""
+    def add_memory(self, model: str, who: str, held: list[Memory], *, idle: float) -> None:
+        """Note what a server's processes hold after they were measured, and use while idle."""
         processes = [memory._asdict() for memory in held]
-        self.content["memory"].append({"model": model, "server": who, "processes": processes})
+        self.content["memory"].append(
+            {"model": model, "server": who, "idle": idle, "processes": processes}
+        )
 
     def save(self) -> None:
         """Write the file, by way of another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from benchmarks.peers.callers import Caller
 from benchmarks.peers.contestants import (
@@ -98,19 +99,17 @@ def _rate(live: Live, count: int, made: Made, tools: Tools, seconds: tuple[float
     try:
         under = ServerUnderLoad(live, made, cell, tools.folder)
         for each in seconds:
-            rate = under.run(each).rate
+            rate = under.run(each)[0].rate
     except (KeyError, Missing):
         return 0.0  # it has no right answer, or none at all
     return rate
 
 
 @contextmanager
-def callers_of(
-    match: Match, servers: Servers, made: Made, tools: Tools
-) -> Iterator[dict[Contestant, Caller | str]]:
+def callers_of(match: Match, servers: Servers, made: Made, tools: Tools) -> Iterator[Callers]:
     """Start the calling processes of a match; end them with the `with` block."""
     ours = servers[Wanted(OURS, RESTORED, None)]
-    callers: dict[Contestant, Caller | str] = {}
+    callers: Callers = {}
     begun = []
     try:
         for contestant in match.contestants():
@@ -138,41 +137,61 @@ def callers_of(
             caller.stop()
 
 
-def find(
-    contestant: Contestant,
-    cell: Cell,
-    servers: Servers,
-    callers: dict[Contestant, Caller | str],
-    tuned: Tuned,
-    made: Made,
-    tools: Tools,
-) -> Measured:
+class Stage(NamedTuple):
+    """All that stands ready for a match.
+
+    Args:
+        servers: All servers, or why they are missing.
+        callers: All calling processes, or why they are missing.
+        tuned: The best settings of each tuned peer.
+        made: The model.
+        tools: What every match needs.
+    """
+
+    servers: Servers
+    callers: Callers
+    tuned: Tuned
+    made: Made
+    tools: Tools
+
+
+def find(contestant: Contestant, cell: Cell, stage: Stage) -> Measured:
     """Return what to measure for a contestant in a cell.
 
     Raises:
         Missing: It cannot be measured; says why.
     """
     if contestant.peer in (CLIENT, IN_PROCESS):
-        caller = callers[contestant]
+        caller = stage.callers[contestant]
         if isinstance(caller, str):
             raise Missing(caller)
-        return _best_caller(caller, cell, tools)
+        return _best_caller(caller, cell, stage.tools)
     if refused := bodies_refused(contestant.peer, cell.body):
         raise Missing(refused)
-    choice = None
-    if contestant.variant == DOCUMENTED:
-        choice = PEERS[contestant.peer].documented
-    elif contestant.variant == TUNED:
-        choice = tuned.get((contestant.peer, cell.load.connections))
-        if choice is None:
-            reasons = {each for each in servers.values() if isinstance(each, str)}
-            raise Missing(f"none of its grid answers: {'; '.join(sorted(reasons))}")
-    live = servers[Wanted(contestant.peer, contestant.plan, choice)]
+    choice = _settings_of(contestant, cell, stage)
+    live = stage.servers[Wanted(contestant.peer, contestant.plan, choice)]
     if isinstance(live, str):
         raise Missing(live)
     if cell.body not in live.forms:
         raise Missing(live.reasons[cell.body])
-    return ServerUnderLoad(live, made, cell, tools.folder)
+    return ServerUnderLoad(live, stage.made, cell, stage.tools.folder)
+
+
+def _settings_of(contestant: Contestant, cell: Cell, stage: Stage) -> Choice | None:
+    """Return a contestant's settings in a cell, None for ours."""
+    if contestant.variant == DOCUMENTED:
+        return PEERS[contestant.peer].documented
+    if contestant.variant != TUNED:
+        return None
+    choice = stage.tuned.get((contestant.peer, cell.load.connections))
+    if choice is None:
+        reasons = {
+            found
+            for wanted, found in stage.servers.items()
+            if wanted.peer == contestant.peer and isinstance(found, str)
+        }
+        raise Missing(f"none of its grid answers: {'; '.join(sorted(reasons))}")
+    return choice
 
 
 def _best_caller(caller: Caller, cell: Cell, tools: Tools) -> Measured:
@@ -181,5 +200,5 @@ def _best_caller(caller: Caller, cell: Cell, tools: Tools) -> Measured:
         return CallerUnderLoad(caller, 1, 1)
     ways = [CallerUnderLoad(caller, rows, threads) for rows, threads in SIZES]
     caller.measure(rows=8, callers=2, seconds=WARM_SECONDS)
-    rates = [way.run(tools.effort.tuning).rate for way in ways]
+    rates = [way.run(tools.effort.tuning)[0].rate for way in ways]
     return ways[rates.index(max(rates))]

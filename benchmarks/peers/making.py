@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import tfrunner
 from benchmarks.peers.models import CHECKED, MODELS, Model
-from tfrunner_workers import freezing, plans, savedmodel, sessions, signatures
+from tfrunner_workers import freezing, plans, savedmodel, sessions, signatures, ways
 
 BATCHABLE = {"__call__": {"batchable": True, "batch_dim": 0}}
 SEED = 7
@@ -81,7 +81,7 @@ def export_plan(path: Path, folder: Path) -> None:
     loaded = savedmodel.load(str(path))
     concrete = signatures.similar_traces(signatures.find(loaded.restored, "__call__"))[0]
     threads = len(os.sched_getaffinity(0))
-    (record,) = plans.choose_all(loaded, limit=64, threads=threads)
+    (record,) = plans.choose_all(loaded, ways.Settings(64, threads))
     if not record.plan.startswith("frozen"):
         raise RuntimeError(f"tfrunner chose the plan {record.plan!r}: {record.reason}")
     is_single = record.plan.endswith("single-threaded executor")

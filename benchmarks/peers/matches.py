@@ -71,7 +71,7 @@ class Effort(NamedTuple):
     tuning: float
 
 
-QUICK_EFFORT = Effort(7, 1.0, 1.0)
+QUICK_EFFORT = Effort(5, 1.0, 1.0)
 FULL_EFFORT = Effort(5, 3.0, 2.0)
 TRY_EFFORT = Effort(1, 1.0, 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
     found = [
         line
         for line in lines(content["runs"])
-        if line.place.loop == "closed" and line.contestant not in OTHER and line.rate > 0
+        if line.place.loop == "closed"
+        and line.rate > 0
+        # Beside one connection they would only stretch the scale: they have no HTTP.
+        and not (line.contestant in OTHER and line.place.model != "mobilenet")
     ]
     panels = list(dict.fromkeys((line.place.model, line.place.body) for line in found))
     if not panels:
@@ -66,9 +70,12 @@ def _panel(axes: Any, found: list[Line], names: list[str]) -> None:
         label = f"{line.rate:,.0f}"
         axes.annotate(label, (at, high), (0, 2), textcoords="offset points", ha="center", size=7)
     axes.set_yscale("log")
-    axes.set_xticks(range(len(counts)), [f"{count} connections" for count in counts])
+    axes.set_xticks(
+        range(len(counts)), [f"{count} connection{'s' if count > 1 else ''}" for count in counts]
+    )
     axes.set_ylabel("answers/s")
     axes.margins(y=0.12)
+    axes.set_ylim(bottom=10 ** math.floor(math.log10(min(line.rate for line in found))))
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -22,6 +22,11 @@ MARK = "TFRUNNER_BENCHMARK_MARK"
 FOLDER = "TFRUNNER_BENCHMARK_FOLDER"
 END_SECONDS = 8.0
 POLL_SECONDS = 0.05
+IDLE_SECONDS = 0.1
+IDLE_LIMIT_SECONDS = 8.0
+IDLE_SHARE = 0.3
+"""Of a core: the clock of CPU time counts in steps of 10 ms, and some peers are never idle."""
+
 MEGABYTE = 2**20
 LOG_LINES = 12
 
@@ -47,12 +52,13 @@ class Memory(NamedTuple):
 
     Args:
         name: The process.
-        private: Megabytes that it alone holds (USS).
-        resident: Megabytes that are resident, shared ones included.
+        anonymous: Megabytes of its own data. (What it alone maps, USS, would be less for a server
+            beside others of its kind, since they share the pages of their libraries.)
+        resident: Megabytes that are resident, the pages of libraries included.
     """
 
     name: str
-    private: float
+    anonymous: float
     resident: float
 
 
@@ -119,19 +125,46 @@ class Server:
     def _memory(self) -> Iterator[Memory]:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                held = process.memory_full_info()
+                resident = process.memory_info().rss / MEGABYTE
                 words = process.cmdline()
                 name = next(
                     (word for word in words[1:] if not word.startswith("-")), process.name()
                 )
                 label = f"{process.name()} {Path(name).name}"[:60]
-                yield Memory(label, held.uss / MEGABYTE, held.rss / MEGABYTE)
+                yield Memory(label, _anonymous(process.pid), resident)
+
+    def pause(self) -> None:
+        """Stop its processes where they are, so that they take nothing from others."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let its processes go on."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+
+    def become_idle(self) -> None:
+        """Wait, with a limit, until it has done with requests whose callers have gone."""
+        deadline = time.monotonic() + IDLE_LIMIT_SECONDS
+        before = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(IDLE_SECONDS)
+            now = self.cpu_seconds()
+            if now - before <= IDLE_SHARE * IDLE_SECONDS:
+                return
+            before = now
 
     def stop(self) -> None:
         """End it: ask, wait with a limit, kill what is left."""
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
+        self.resume()
+        if self.has_ended():  # nobody is left to tell the others
+            self._send(signal.SIGTERM)
+        else:
             self._process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline and (not self.has_ended() or self.processes()):
@@ -142,3 +175,13 @@ class Server:
                     process.kill()
             psutil.wait_procs(left, timeout=1)
         self._process.wait()
+
+
+def _anonymous(pid: int) -> float:
+    """Return the megabytes of a process's anonymous memory, 0 for one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
+    return int(found[0]) * 1024 / MEGABYTE if found else 0.0

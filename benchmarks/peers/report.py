@@ -79,10 +79,11 @@ def _row(line: Line) -> str:
     ratio = "" if line.ratio is None else f"{line.ratio:.2f}x"
     body = line.place.body if line.form == line.place.body else f"{line.place.body} ({line.form})"
     failed = f"{line.failed:.1%}" if line.failed else "0"
+    times = f"{1e3 * line.p50:.2f} | {1e3 * line.p99:.2f} | {line.cpu:.3f}"
     return (
         f"| {line.place.model} | {body} | {line.place.load} | {line.contestant} | {line.settings} "
-        f"| {line.rate:,.0f} ({low:,.0f}, {high:,.0f}) | {ratio} | {1e3 * line.p50:.2f} "
-        f"| {1e3 * line.p99:.2f} | {line.cpu:.3f} | {failed} |"
+        f"| {line.rate:,.0f} ({low:,.0f}, {high:,.0f}) | {ratio} "
+        f"| {times if line.rate else 'no answer in a round | |'} | {failed} |"
     )
 
 
@@ -96,10 +97,14 @@ def _tuning(tuning: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _memory(memory: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield "| model | server | processes | private MB, largest first |"
-    yield "|---|---|---:|---|"
+    yield "| model | server | idle CPU | resident MB | its own MB, by process, largest first |"
+    yield "|---|---|---:|---:|---|"
     for entry in memory:
-        held = sorted(entry["processes"], key=lambda each: -each["private"])
-        listed = ", ".join(f"{each['private']:.0f} ({each['name']})" for each in held)
-        total = sum(each["private"] for each in held)
-        yield (f"| {entry['model']} | {entry['server']} | {len(held)} | {total:.0f} = {listed} |")
+        held = sorted(entry["processes"], key=lambda each: -each["anonymous"])
+        listed = ", ".join(f"{each['anonymous']:.0f} ({each['name']})" for each in held)
+        total = sum(each["anonymous"] for each in held)
+        resident = sum(each["resident"] for each in held)
+        yield (
+            f"| {entry['model']} | {entry['server']} | {entry['idle']:.1%} of a core "
+            f"| {resident:.0f} | {total:.0f} = {listed} |"
+        )

@@ -82,7 +82,7 @@ def command(wanted: Wanted, made: Made, environment: Environment | None, folder:
         return Command(words, {**home, "PYTHONPATH": paths}, port, folder)
     if environment is None or environment.reason:
         raise Missing(environment.reason if environment else "its environment was not asked for")
-    assert wanted.choice is not None
+    assert wanted.choice is not None  # only ours has nothing set
     settings = {
         "folder": str(made.folder),
         "plan": wanted.plan,
@@ -91,16 +91,6 @@ def command(wanted: Wanted, made: Made, environment: Environment | None, folder:
         "port": port,
         **wanted.choice._asdict(),
     }
-    python = str(environment.python)
-    script = str(SERVERS / f"{wanted.peer}_server.py")
-    words = {
-        "mosec": [python, script, "--port", str(port), "--address", "127.0.0.1"],
-        "mlserver": [python, script, str(folder)],
-        "bentoml": [
-            *(str(environment.python.with_name("bentoml")), "serve", "bentoml_server:Inference"),
-            *("--port", str(port), "--host", "127.0.0.1", "--working-dir", str(SERVERS)),
-        ],
-    }.get(wanted.peer, [python, script])
     own = {
         SETTINGS: json.dumps(settings),
         "PATH": f"{environment.python.parent}:{os.environ['PATH']}",
@@ -108,7 +98,22 @@ def command(wanted: Wanted, made: Made, environment: Environment | None, folder:
         "BENTOML_DO_NOT_TRACK": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    return Command(words, own, port, folder)
+    return Command(_words(wanted.peer, environment.python, port, folder), own, port, folder)
+
+
+def _words(peer: str, python: Path, port: int, folder: Path) -> list[str]:
+    """Return the command line of a peer; most read all else from their settings."""
+    script = [str(python), str(SERVERS / f"{peer}_server.py")]
+    match peer:
+        case "mosec":
+            return [*script, "--port", str(port), "--address", "127.0.0.1"]
+        case "mlserver":
+            return [*script, str(folder)]
+        case "bentoml":
+            serve = [str(python.with_name("bentoml")), "serve", "bentoml_server:Inference"]
+            where = ["--host", "127.0.0.1", "--working-dir", str(SERVERS)]
+            return [*serve, "--port", str(port), *where]
+    return script
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from benchmarks.peers.book import Book
 from benchmarks.peers.callers import Caller
+from benchmarks.peers.contestants import OURS
 from benchmarks.peers.environments import Environment
 from benchmarks.peers.load import Outcome, send
 from benchmarks.peers.matches import Cell, Effort
@@ -16,6 +18,8 @@ from benchmarks.peers.starting import Live
 
 Say = Callable[[str], None]
 
+AWAKE_SECONDS = 0.2
+
 
 class Measured(Protocol):
     """What can be measured: something under load, and what it costs."""
@@ -23,11 +27,8 @@ class Measured(Protocol):
     settings: str
     form: str
 
-    def run(self, seconds: float) -> Outcome:
-        """Put it under load for so long."""
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU time it has used so far."""
+    def run(self, seconds: float) -> tuple[Outcome, float]:
+        """Put it under load for so long; return what became of it, and its CPU seconds."""
 
 
 class Tools(NamedTuple):
@@ -49,10 +50,11 @@ class Tools(NamedTuple):
 
 
 class ServerUnderLoad:
-    """A server and a load."""
+    """A server and a load. Peers go on only while they are measured: see `run`."""
 
     def __init__(self, live: Live, made: Made, cell: Cell, folder: Path) -> None:
         self.live = live
+        self.is_ours = live.wanted.peer == OURS
         self.made = made
         self.load = cell.load
         self.folder = folder
@@ -60,15 +62,26 @@ class ServerUnderLoad:
         self.settings = str(live.wanted.choice or "nothing set")
         self.form = live.forms[cell.body].name
 
-    def run(self, seconds: float) -> Outcome:
-        """Send for so long."""
-        form = self.live.forms[self.body]
-        port = self.live.server.port
-        return send(self.load, port, form, self.made, seconds=seconds, folder=self.folder)
+    def run(self, seconds: float) -> tuple[Outcome, float]:
+        """Let a peer go on, send for so long, wait until it is idle, and pause it again.
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU time of the server's processes."""
-        return self.live.server.cpu_seconds()
+        Some peers use a tenth of a core while nobody asks them, and some go on with requests
+        whose callers have gone: neither may cost the next one. Ours is never paused.
+        """
+        form, server = self.live.forms[self.body], self.live.server
+        if not self.is_ours:
+            server.resume()
+            time.sleep(AWAKE_SECONDS)
+        try:
+            before = server.cpu_seconds()
+            outcome = send(
+                self.load, server.port, form, self.made, seconds=seconds, folder=self.folder
+            )
+            return outcome, server.cpu_seconds() - before
+        finally:
+            server.become_idle()
+            if not self.is_ours:
+                server.pause()
 
 
 class CallerUnderLoad:
@@ -81,10 +94,8 @@ class CallerUnderLoad:
         self.settings = f"{rows} rows, {threads} threads" if rows * threads > 1 else "one row"
         self.form = "arrays"
 
-    def run(self, seconds: float) -> Outcome:
+    def run(self, seconds: float) -> tuple[Outcome, float]:
         """Call for so long."""
-        return self.caller.measure(rows=self.rows, callers=self.threads, seconds=seconds)
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU time of the calling process."""
-        return self.caller.cpu_seconds()
+        before = self.caller.cpu_seconds()
+        outcome = self.caller.measure(rows=self.rows, callers=self.threads, seconds=seconds)
+        return outcome, self.caller.cpu_seconds() - before

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfrunner.api.openapi_parts import (
     METHOD,
+    SHARES,
     TENSOR_HEADERS,
     TIMEOUT,
     Schema,
@@ -98,7 +99,7 @@ def _predict(model: ModelSpec) -> Schema:
         "operationId": f"predict.{model.tag}",
         "summary": f"Predict with {model.name}, version {model.version}",
         "description": "\n".join(_describe(method) for method in model.methods.values()),
-        "parameters": [TIMEOUT, METHOD, *tensor_parameters()],
+        "parameters": [TIMEOUT, *SHARES, METHOD, *tensor_parameters()],
         "requestBody": {
             "required": True,
             "content": {"application/json": content, **binary_forms()},

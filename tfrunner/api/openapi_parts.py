@@ -22,6 +22,26 @@ TIMEOUT = {
     "description": "Seconds that the request may take",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
+SHARES = [
+    {
+        "name": "X-Client",
+        "in": "header",
+        "description": "Whose request it is: the workers' time is shared between clients",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "X-Priority",
+        "in": "header",
+        "description": "Each step doubles the share against others",
+        "schema": {"type": "integer", "minimum": -8, "maximum": 8, "default": 0},
+    },
+    {
+        "name": "X-Server-Timing",
+        "in": "header",
+        "description": "If given, the answer's Server-Timing says where the time went",
+        "schema": {"type": "string"},
+    },
+]
 METHOD = {
     "name": "X-Method",
     "in": "header",

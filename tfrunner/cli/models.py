@@ -1,140 +1,225 @@
-"""`tfrunner models`: list, get and delete saved models. Never imports TensorFlow."""
+"""`tfrunner models`: look at saved models, delete, copy, export and import them.
+
+Imports TensorFlow only to import what TensorFlow or Keras wrote.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from tfrunner import config
+from tfrunner import models as saved
+from tfrunner.archives import Format
+from tfrunner.cli.meter import Meter
+from tfrunner.cli.model_views import brief, print_data, print_model, print_models, whole
 from tfrunner.cli.naming import SuggestingGroup
-from tfrunner.cli.tables import bytes_text, json_option, print_json, print_table
+from tfrunner.cli.tables import bytes_text, json_option, print_json
+from tfrunner.custom_objects import CUSTOM_OBJECTS_FILE
 from tfrunner.entry import Model
-from tfrunner.specs import MethodSpec, TensorSpec, leaves, shape_text
+from tfrunner.errors import CorruptModel
+from tfrunner.rundir import running_servers
 from tfrunner.store import Store
+from tfrunner.tags import Tag
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+def form_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `-o json|yaml|table`, and `--json` for short."""
+    command = click.option("--json", "form", flag_value="json", help="The same as -o json.")(
+        command
+    )
+    return click.option(
+        "--output",
+        "-o",
+        "form",
+        type=click.Choice(["table", "json", "yaml"]),
+        default="table",
+        show_default=True,
+        help="How it is printed.",
+    )(command)
 
 
 @click.group(cls=SuggestingGroup)
 def models() -> None:
-    """List, show and delete saved models."""
+    """List, show, delete, copy, export and import saved models."""
 
 
 @models.command("list")
 @click.argument("name", required=False)
-@json_option
-def list_models(name: str | None, as_json: bool) -> None:
+@form_option
+def list_models(name: str | None, form: str) -> None:
     """List the saved models, or the versions of one, the newest first."""
     store = Store(config.home())
     found = store.list(name)
-    if as_json:
-        print_json([_brief(model) for model in found])
+    if form != "table":
+        print_data([brief(model) for model in found], form)
     elif not found:
         click.echo(f"No model is saved in {store.models}.")
     else:
-        columns = ("tag", "serial", "methods", "size", "saved (UTC)")
-        print_table(f"models in {store.models}", columns, [_row(model) for model in found])
+        print_models(f"models in {store.models}", found)
     for problem in store.problems(found[0].tag.name if name and found else None):
         click.echo(f"Warning: {problem.message}", err=True)
 
 
 @models.command("get")
 @click.argument("tag")
-@json_option
-def get_model(tag: str, as_json: bool) -> None:
+@form_option
+def get_model(tag: str, form: str) -> None:
     """Show one model: its methods with what they take and give."""
     model = Store(config.home()).get(tag)
-    if as_json:
-        print_json(_whole(model))
-        return
-    click.echo(f"{model.tag} (serial {model.spec.serial}), saved {_date(model)} UTC")
-    click.echo(f"{model.path} ({bytes_text(model.size)})")
-    for key, value in {**model.labels, **model.metadata}.items():
-        click.echo(f"{key}: {value}")
-    rows = [
-        (method.name, _inputs(method), _outputs(method), _batching(method))
-        for method in model.spec.methods.values()
-    ]
-    print_table("methods", ("method", "takes", "gives", "batching"), rows)
+    if form == "table":
+        print_model(model)
+    else:
+        print_data(whole(model), form)
 
 
 @models.command("delete")
 @click.argument("tags", nargs=-1, required=True)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@yes_option
 @json_option
 def delete_models(tags: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete models: a version by its tag, all versions by the bare name."""
+    """Delete models: a version by its tag, all versions by the bare name.
+
+    Nothing is deleted if one of the tags is wrong.
+    """
     store = Store(config.home())
-    gone = []
-    for tag in tags:
-        if not yes:
-            click.confirm(f"Delete {_extent(tag, store)}?", abort=True, err=as_json)
-        deleted = [str(each) for each in store.delete(tag)]
-        gone += deleted
-        if not as_json:
-            click.echo(f"deleted {', '.join(deleted)}")
+    words = [word for tag in tags for word in tag.split(",") if word]
+    gone = list(dict.fromkeys(each for word in words for each in store.meant(word)))
+    _delete(store, gone, yes=yes, as_json=as_json)
+
+
+@models.command("prune")
+@click.argument("name", required=False)
+@click.option("--keep", type=click.IntRange(1), required=True, help="How many versions stay.")
+@yes_option
+@json_option
+def prune_models(name: str | None, keep: int, yes: bool, as_json: bool) -> None:
+    """Delete all but the newest versions of a model, or of each."""
+    store = Store(config.home())
+    gone = [model.tag for model in store.surplus(name, keep)]
+    if gone:
+        _delete(store, gone, yes=yes, as_json=as_json)
+    elif as_json:
+        print_json({"deleted": []})
+    else:
+        click.echo(f"There is nothing to delete: no model has more than {keep} versions.")
+
+
+@models.command("copy")
+@click.argument("tag")
+@click.argument("new_tag")
+@json_option
+def copy_model(tag: str, new_tag: str, as_json: bool) -> None:
+    """Copy a model to another name, which keeps the version, or to another name:version."""
+    with _meter(f"copying {tag}") as meter:
+        model = saved.copy(tag, new_tag, on_progress=meter)
+    _tell(model, "copied to", as_json)
+
+
+@models.command("export")
+@click.argument("tag")
+@click.argument("path", default=".")
+@click.option(
+    "--format",
+    "-f",
+    "form",
+    type=click.Choice([each.value for each in Format]),
+    help="By default what PATH ends in; tar.gz in a folder.",
+)
+@json_option
+def export_model(tag: str, path: str, form: str | None, as_json: bool) -> None:
+    """Write a model as an archive.
+
+    PATH is a new file that ends in .tar.gz, .tgz, .tar.xz, .txz, .tar or .zip, or a folder; by
+    default this one.
+    """
+    with _meter(f"exporting {tag}") as meter:
+        target = saved.export_model(tag, path, form, on_progress=meter)
     if as_json:
-        print_json({"deleted": gone})
+        print_json({"exported": str(target)})
+        return
+    size = "" if target.is_dir() else f" ({bytes_text(target.stat().st_size)})"
+    click.echo(f"exported to {target}{size}")
 
 
-def _extent(tag: str, store: Store) -> str:
-    """Return what deleting the tag means, in words."""
-    if ":" in tag:
-        return tag
-    versions = store.list(tag)
-    return f"all {len(versions)} versions of {tag}" if len(versions) > 1 else tag
+@models.command("import")
+@click.argument("path")
+@click.argument("name", required=False)
+@click.option("--trust", is_flag=True, help="You know its author: its custom objects may be read.")
+@json_option
+def import_model(path: str, name: str | None, trust: bool, as_json: bool) -> None:
+    """Take an archive, a SavedModel folder, or a .keras or .h5 file into the store.
+
+    An archive is what `models export` wrote; it keeps its tag unless NAME gives another. A model
+    is a program: serve only those whose author you trust.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal and saved.is_foreign(Path(path)):
+        console.print(f"saving {path} (5 to 15 s: TensorFlow is imported first)", markup=False)
+    with _meter(f"importing {path}") as meter:
+        model = saved.import_model(path, name=name, trust=trust, on_progress=meter)
+    _tell(model, "imported", as_json)
+    if as_json:
+        return
+    if model.info.imported and CUSTOM_OBJECTS_FILE in model.info.files:
+        click.echo("Its custom objects are code; nothing reads them unless you say so in Python.")
+    if not any(method.batchable for method in model.spec.methods.values()):
+        click.echo("None of its methods is batchable: requests are run one by one.")
 
 
-def _brief(model: Model) -> dict[str, Any]:
-    return {
-        "tag": str(model.tag),
-        "name": model.tag.name,
-        "version": model.tag.version,
-        "serial": model.spec.serial,
-        "methods": list(model.spec.methods),
-        "size": model.size,
-        "creation_time": model.info.creation_time,
-        "path": str(model.path),
-    }
+def _delete(store: Store, tags: list[Tag], *, yes: bool, as_json: bool) -> None:
+    """Delete versions, once that is confirmed."""
+    if not yes:
+        _confirm(store, tags)
+    for tag in tags:
+        store.delete(tag)
+    if as_json:
+        print_json({"deleted": [str(tag) for tag in tags]})
+    else:
+        click.echo(f"deleted {', '.join(map(str, tags))}")
 
 
-def _whole(model: Model) -> dict[str, Any]:
-    methods = {
-        method.name: {
-            "takes": _inputs(method),
-            "gives": _outputs(method),
-            "batchable": method.batchable,
-            "batch_dim": list(method.batch_dim),
-        }
-        for method in model.spec.methods.values()
-    }
-    details = {"labels": model.labels, "metadata": model.metadata}
-    return {**_brief(model), "methods": methods, **details, "framework": model.info.framework}
+def _confirm(store: Store, tags: list[Tag]) -> None:
+    """Ask whether these versions shall be deleted; end if not.
+
+    Raises:
+        click.ClickException: There is nobody to ask.
+        click.Abort: The answer is no.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.ClickException(
+            f"{', '.join(map(str, tags))} would be deleted, but there is no terminal to ask in. "
+            "Add -y to delete without being asked."
+        )
+    served = {tag for server in running_servers(config.run_root()) for tag in server.models}
+    for tag in tags:
+        remark = ", served now: its workers could not start again" if str(tag) in served else ""
+        click.echo(f"  {tag} ({_size(store, tag)}{remark})", err=True)
+    question = f"Delete {tags[0]}?" if len(tags) == 1 else f"Delete these {len(tags)} versions?"
+    click.confirm(question, abort=True, err=True)
 
 
-def _row(model: Model) -> tuple[str, ...]:
-    methods = ", ".join(model.spec.methods)
-    return str(model.tag), str(model.spec.serial), methods, bytes_text(model.size), _date(model)
+def _size(store: Store, tag: Tag) -> str:
+    try:
+        return bytes_text(store.get(tag).size)
+    except CorruptModel:
+        return "cannot be read"
 
 
-def _date(model: Model) -> str:
-    return model.creation_time.strftime("%Y-%m-%d %H:%M")
+def _tell(model: Model, what: str, as_json: bool) -> None:
+    """Say what there is now."""
+    if as_json:
+        print_json(brief(model))
+    else:
+        click.echo(f"{what} {model.tag} (serial {model.spec.serial}, {bytes_text(model.size)})")
 
 
-def _tensor(tensor: TensorSpec) -> str:
-    return f"{tensor.name} {tensor.dtype} {shape_text(tensor.shape)}".strip()
-
-
-def _inputs(method: MethodSpec) -> str:
-    return ", ".join(_tensor(leaf) for each in method.arguments for leaf in leaves(each.spec))
-
-
-def _outputs(method: MethodSpec) -> str:
-    if method.output is None:
-        return "not known"
-    return ", ".join(_tensor(leaf) for leaf in leaves(method.output))
-
-
-def _batching(method: MethodSpec) -> str:
-    if not method.batchable:
-        return "no"
-    return f"axis {method.batch_dim[0]} in, axis {method.batch_dim[1]} out"
+def _meter(text: str) -> Meter:
+    return Meter(Console(stderr=True), text)
