@@ -42,6 +42,7 @@ from tfrunner.testing import ServedClient, serve
 from tfrunner.transport import Dealer, Router, wait
 
 COLUMNS = 5
+BATCHABLE = {"__call__": {"batchable": True, "batch_dim": 0}}
 LIMIT = 30.0
 
 
@@ -235,7 +236,7 @@ def main() -> int:
         else:
             from tfrunner.tensorflow import save
 
-            model = save(linear(), "linear", home=Path(folder))
+            model = save(linear(), "linear", signatures=BATCHABLE, home=Path(folder))
             runner: Runner = model.to_runner()
             runner.init_local(quiet=True)
             row = np.ones((1, COLUMNS), np.float32)

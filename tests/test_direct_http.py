@@ -58,12 +58,12 @@ class Watching(FakeGateway):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(
-        self, model: ModelSpec, method: MethodSpec, call: Call, *, timeout: float, client: str = ""
+        self, model: ModelSpec, method: MethodSpec, call: Call, **settings: Any
     ) -> asyncio.Future[Answer]:
         """Return the future of an answer."""
         self._loop = asyncio.get_running_loop()
         self.by_task.append(asyncio.current_task() is not None)
-        future = super().submit(model, method, call, timeout=timeout, client=client)
+        future = super().submit(model, method, call, **settings)
         if not self.is_holding:
             return future
         held: asyncio.Future[Answer] = self._loop.create_future()

@@ -126,7 +126,8 @@ def write(content: dict[str, Any], options: argparse.Namespace) -> None:
     (options.out / "results.md").write_text(tables)
     plot.draw(content, options.out / "results.png")
     if options.page:
-        options.page.write_text(report.replaced(options.page.read_text(), tables))
+        page = options.page.read_text() if options.page.exists() else "# Performance\n"
+        options.page.write_text(report.replaced(page, tables))
     print(tables)
 
 
