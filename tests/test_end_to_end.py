@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.waiting import wait_for
 from tfrunner import Client
 from tfrunner.errors import (
     InvalidInput,
@@ -51,12 +52,13 @@ def ledger(client: Client) -> dict[str, object]:
 
 def wait_until_running(client: Client, *, count: int = 1) -> list[int]:
     """Return the process ids of workers that run a batch, once there are so many."""
-    for _ in range(2000):
+
+    def find() -> list[int]:
         workers = client.status()["workers"].values()
         busy = [worker["pid"] for worker in workers if worker["running"]]
-        if len(busy) >= count:
-            return busy
-    raise AssertionError("no worker is running a batch")
+        return busy if len(busy) >= count else []
+
+    return wait_for(find)
 
 
 def test_rows_of_two_clients_share_a_batch_and_each_gets_its_own():

@@ -81,6 +81,8 @@ def choose(
     if fitting:
         return fitting[0]
     assert first is not None
+    if not method.variants:
+        raise first
     raise InvalidInput(f"{first.message} ({method.name} has {len(method.variants)} more forms.)")
 
 
