@@ -132,6 +132,16 @@ def test_a_size_that_is_new_in_a_drift_is_not_changed_by_it():
     assert table.predict(1) == pytest.approx(0.003)
 
 
+def test_sizes_that_are_new_in_a_drift_do_not_hide_it():
+    """They agree with themselves: that says nothing about those that ran before."""
+    table = taught({1: 0.001, 8: 0.002, 32: 0.004}, runs=5)
+    for index in range(DRIFT_RUNS):
+        table.observe(8, 3 * 0.002)
+        table.observe(16, 0.009, is_first=index == 0)
+    assert table.predict(32) == pytest.approx(0.012, rel=0.05)
+    assert table.predict(16) == pytest.approx(0.009)
+
+
 def test_noise_is_no_drift():
     """Runs that are off to both sides leave other sizes alone."""
     table = taught({1: 0.001, 8: 0.004}, runs=20)

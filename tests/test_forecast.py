@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
+
 from tests.dispatch_world import World, outputs
 from tfrunner import protocol as p
+from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.costs import CostTable
+from tfrunner.dispatcher.flows import Shares
+from tfrunner.dispatcher.forecast import REFRESH, Forecast, Lately
+from tfrunner.dispatcher.workers import Team
 
 
 def finish(world: World, seconds: float) -> None:
@@ -83,3 +92,27 @@ def test_a_burst_that_an_idle_worker_takes_at_once_is_not_refused():
     world.core.handle(b"g", p.Submit(requests), world.now)
     (send,) = world.core.step(world.now)
     assert isinstance(send.message, p.RunBatch) and send.message.rows == 8
+
+
+def test_of_devices_of_two_speeds_the_faster_decides_who_is_in_time():
+    """What a row costs is the mean over both: they share the work by their speeds."""
+    fast, slow = CostTable(), CostTable()
+    fast.seed([(1, 0.002), (64, 0.010)])
+    slow.seed([(1, 0.004), (64, 0.020)])
+    lately = Lately(slow, 64)
+    for table in (fast, slow) * REFRESH:
+        lately.note(table, table.predict(64))
+    assert lately.costs is fast
+    assert lately.full_seconds == pytest.approx(0.010)
+    assert lately.row_seconds == pytest.approx(0.015 / 64)
+    assert lately.slowness == pytest.approx(1.5)
+
+
+def test_rows_that_come_at_one_moment_are_counted():
+    """Salvos of ten."""
+    forecast = Forecast(Team(Counter()), Shares())
+    for moment in range(100):
+        for number in range(10):
+            request = p.Request(number, "m:1", "__call__", b"L", 1, 1.0, "", (b"",))
+            forecast.expect(Accepted(b"g", request, 1.0 + moment))
+    assert forecast.together == pytest.approx(10.0, rel=0.02)

@@ -9,6 +9,7 @@ import pytest
 from tfrunner import protocol as p
 from tfrunner.dispatcher.batches import Accepted
 from tfrunner.dispatcher.costs import CostTable
+from tfrunner.dispatcher.drift import LIKELY_RUNS
 from tfrunner.dispatcher.flows import Shares
 from tfrunner.dispatcher.policy import Hold, View, WorkConserving
 from tfrunner.dispatcher.predictive import EXPLORE, Predictive
@@ -50,6 +51,24 @@ def queue_of(
     return queue
 
 
+def steady_queue(rows: int, *, rate: float, timeout: float) -> Queue:
+    """Return a queue in which so many rows wait, and to which so many came per second before."""
+    queue = queue_of(timeout=timeout)
+    shares = Shares()
+    for number in range(int(rate / 2)):
+        request = p.Request(number, "m:1", "__call__", b"L", 1, timeout, "", (b"",))
+        accepted = Accepted(b"g", request, NOW - 0.5 + number / rate)
+        accepted.account, accepted.queue = shares.account("", 0), queue
+        queue.add(accepted)
+        queue.forget(accepted)
+    for number in range(rows):
+        request = p.Request(-1 - number, "m:1", "__call__", b"L", 1, timeout, "", (b"",))
+        accepted = Accepted(b"g", request, NOW)
+        accepted.account, accepted.queue = shares.account("", 0), queue
+        queue.add(accepted)
+    return queue
+
+
 def view(costs: CostTable, **changes: object) -> View:
     """Return the view of an idle worker, the only one."""
     known = View(NOW, True, 64, 1, 1, NOW, costs)
@@ -83,8 +102,25 @@ def test_nothing_known_means_all_that_waits():
     ("waiting", "rows"), [(4, 4), (8, 8), (9, 9), (20, 8), (40, 8), (63, 63), (64, 64), (200, 64)]
 )
 def test_the_size_with_the_most_rows_per_second_is_chosen(waiting: int, rows: int):
-    """A small CNN does 3670 rows/s in batches of 8 and 2835 in batches of 32."""
-    assert Predictive().size(queue_of(*[1] * waiting), view(CNN)).rows == rows
+    """A small CNN does 3670 rows/s in batches of 8, 2835 in batches of 32, 3803 in those of 64."""
+    assert Predictive().size(queue_of(*[1] * waiting), view(CNN, load=1.0)).rows == rows
+
+
+@pytest.mark.parametrize(("load", "rows"), [(0.5, 8), (0.9, 8), (0.98, 64)])
+def test_of_sizes_that_are_nearly_as_good_the_one_that_answers_sooner_is_chosen(
+    load: float, rows: int
+):
+    """As long as the 4 % that it does less are not needed."""
+    assert Predictive().size(queue_of(*[1] * 64), view(CNN, load=load)).rows == rows
+
+
+def test_while_the_speed_changes_all_that_waits_is_sent():
+    """Sizes that did not run since seem better than those that did."""
+    costs = table({1: 0.00052, 8: 8 / 3670, 16: 16 / 3126, 32: 32 / 2835})
+    assert Predictive().size(queue_of(*[1] * 20), view(costs)).rows == 8
+    for _ in range(LIKELY_RUNS):
+        costs.observe(32, 3 * 32 / 2835)
+    assert Predictive().size(queue_of(*[1] * 20), view(costs)).rows == 20
 
 
 def test_now_and_then_all_that_waits_is_sent_although_a_part_seems_better():
@@ -166,13 +202,23 @@ def test_nothing_is_staged_behind_a_batch_of_which_nobody_knows_the_end():
 
 
 def test_nothing_is_staged_behind_an_uncertain_end_if_there_are_other_workers():
-    """One of them may be free before."""
+    """One of them may be free before; what waits itself may be as uncertain as it likes."""
     costs = CostTable()
     for index in range(50):
         costs.observe(1, 0.001 if index % 2 else 0.020)
     costs.transfer = 0.001
-    assert Predictive().size(queue_of(1), busy(costs, 0.0, workers=2)).rows == 0
-    assert Predictive().size(queue_of(1), busy(costs, 0.0, workers=1)).rows == 1
+    for workers, unsure, rows in ((2, 0.02, 0), (1, 0.02, 1), (2, 0.0, 1)):
+        running = busy(costs, 0.0, workers=workers, unsure=unsure)
+        assert Predictive().size(queue_of(1), running).rows == rows
+
+
+def test_a_size_that_is_better_than_all_that_waits_is_staged_at_once():
+    """It cannot grow: nothing is gained by waiting for the running batch's end."""
+    choice = Predictive().size(queue_of(*[1] * 20), busy(CNN, 10.0, load=1.0))
+    assert (choice.rows, choice.reason) == (8, "full")
+    assert Predictive().size(queue_of(*[1] * 7), busy(CNN, 10.0, load=1.0)).rows == 0
+    better = busy(table({1: 0.001, 8: 0.0022, 16: 0.0052, 64: 0.008}), 10.0)
+    assert Predictive().size(queue_of(*[1] * 16), better).rows == 0  # 64 are better than 8
 
 
 # --- deadlines ------------------------------------------------------------------------------------
@@ -213,28 +259,59 @@ TIGHT = {"workers": 4, "load": 0.7}
 
 def test_an_idle_worker_waits_where_the_table_predicts_a_gain():
     """Four workers, 8 ms, high load: 13 rows fit twice into a deadline, 30 fit staggered."""
-    choice = Predictive().size(queue_of(*[1] * 5, timeout=0.008), view(RESNET, **TIGHT))
+    queue = steady_queue(5, rate=16_000, timeout=0.008)
+    choice = Predictive().size(queue, view(RESNET, **TIGHT))
     assert (choice.rows, choice.reason) == (0, "deferred")
     assert NOW < choice.again < NOW + 0.008 - RESNET.predict(6)
+
+
+def test_it_waits_less_for_salvos():
+    """The next one would be too much for the batch."""
+    queue = steady_queue(5, rate=16_000, timeout=0.008)
+    single, salvo = (
+        Predictive().size(queue, view(RESNET, **TIGHT, together=together)).again
+        for together in (1.0, 8.0)
+    )
+    assert salvo == pytest.approx(single - 7 * 0.000144, abs=1e-4)
 
 
 def test_it_waits_no_longer_than_the_deadline_allows():
     """Nor for more rows than fit."""
     due = view(RESNET, **TIGHT)._replace(now=NOW + 0.005)
-    assert Predictive().size(queue_of(*[1] * 5, timeout=0.008), due).rows == 5
-    choice = Predictive().size(queue_of(*[1] * 40, timeout=0.008), view(RESNET, **TIGHT))
+    assert Predictive().size(steady_queue(5, rate=16_000, timeout=0.008), due).rows == 5
+    queue = steady_queue(40, rate=16_000, timeout=0.008)
+    choice = Predictive().size(queue, view(RESNET, **TIGHT))
     assert 25 <= choice.rows <= 35
+
+
+def test_a_batch_of_the_size_that_was_waited_for_is_in_time():
+    """It is made smaller for who has waited already, if the workers keep up so."""
+    due = view(RESNET, **TIGHT)._replace(now=NOW + 0.003)
+    choice = Predictive().size(steady_queue(40, rate=16_000, timeout=0.008), due)
+    assert RESNET.predict(choice.rows) <= 0.005 < RESNET.predict(choice.rows + 3)
 
 
 @pytest.mark.parametrize(
     ("changes", "timeout"),
-    [({"workers": 1}, 0.008), ({"load": 0.2}, 0.008), ({}, 60.0), ({}, 0.050)],
-    ids=["one-worker", "low-load", "no-hurry", "loose-deadline"],
+    [
+        ({"workers": 1}, 0.008),
+        ({"load": 0.2}, 0.008),
+        ({}, 60.0),
+        ({}, 0.050),
+        ({"together": 20.0}, 0.008),
+    ],
+    ids=["one-worker", "low-load", "no-hurry", "loose-deadline", "large-salvos"],
 )
 def test_an_idle_worker_never_waits_elsewhere(changes: dict[str, float], timeout: float):
     """Deferral is off where it gains nothing."""
-    queue = queue_of(*[1] * 5, timeout=timeout)
+    queue = steady_queue(5, rate=16_000, timeout=timeout)
     assert Predictive().size(queue, view(RESNET, **{**TIGHT, **changes})).rows == 5
+
+
+def test_nobody_waits_for_more_rows_than_come():
+    """One of several batch keys gets a part of the load: its batches stay small."""
+    queue = steady_queue(5, rate=3000, timeout=0.008)
+    assert Predictive().size(queue, view(RESNET, **TIGHT)).rows == 5
 
 
 # --- what a queue gives --------------------------------------------------------------------------

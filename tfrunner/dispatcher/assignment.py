@@ -98,6 +98,8 @@ class Assignment:
             model.costs(queue.method, worker),
             sizes,
             model.forecast.load(now),
+            model.forecast.together,
+            0.0 if batch is None else _unsure(batch),
         )
 
     def _choose(self, queue: Queue, view: View) -> Choice:
@@ -178,6 +180,13 @@ class Assignment:
                 observe(now - owner.arrived)
             if owner.taken == owner.weight:
                 model.leave_queue(owner)
+
+
+def _unsure(batch: Batch) -> float:
+    """Return the seconds by which a running batch may well take longer than expected."""
+    if not batch.expected or batch.costs is None:
+        return 0.0
+    return max(0.0, batch.costs.upper(batch.rows + batch.padded) - batch.expected)
 
 
 def _reason(choice: Choice, view: View) -> str:

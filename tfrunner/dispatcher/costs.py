@@ -94,6 +94,11 @@ class CostTable:
         """Whether anything was learned."""
         return bool(self._sizes)
 
+    @property
+    def is_shifting(self) -> bool:
+        """Whether the latest runs disagree with it: what it says of sizes may be of the past."""
+        return self._streak.is_likely
+
     # --- learning -----------------------------------------------------------------------------
 
     def observe(
@@ -119,6 +124,7 @@ class CostTable:
                 return
             if cost is None:
                 self._put(step, Cost(rows, seconds, SPREAD * seconds, 1))
+                self._streak.note_new(step, seconds)
                 return
         if cost is not None:
             has_drifted = self._streak.add(step, cost.mean, seconds)
@@ -132,6 +138,7 @@ class CostTable:
             first = self._first.pop(step)
             mean = min(first, seconds)
             self._put(step, Cost(rows, mean, min(abs(first - seconds), mean) / 2, 2))
+            self._streak.note_new(step, mean)
 
     def observe_transfer(self, seconds: float) -> None:
         """Learn how much longer than the run a round trip took."""
@@ -155,7 +162,6 @@ class CostTable:
 
     def _put(self, step: int, cost: Cost) -> None:
         self._known[step] = cost
-        self._streak.note_new(step, cost.mean)
         insort(self._sizes, step)
         self._runs_since = REFRESH
 

@@ -8,6 +8,9 @@ DRIFT_RATIO = 1.25
 DRIFT_RUNS = 16
 """So many runs in a row, each so far off to the same side, mean that the model's speed changed."""
 
+LIKELY_RUNS = 3
+"""After so many it may be so."""
+
 
 class Streak:
     """The latest runs that were all too slow, or all too fast."""
@@ -19,6 +22,8 @@ class Streak:
 
     def add(self, step: int, expected: float, seconds: float) -> bool:
         """Take in a run of a size; return whether the speed has changed."""
+        if self._is_new(step, seconds):
+            return False
         before = self._before.get(step, expected)
         ratio = seconds / before
         is_near = 1 / DRIFT_RATIO <= ratio <= DRIFT_RATIO
@@ -33,8 +38,22 @@ class Streak:
 
     def note_new(self, step: int, seconds: float) -> None:
         """Take in the first run of a size: it is of the present speed already."""
-        if self._ratios:
-            self._seconds.setdefault(step, []).append(seconds)
+        self._seconds[step] = [seconds]
+
+    def _is_new(self, step: int, seconds: float) -> bool:
+        """Whether a size ran first since the runs disagree: then it cannot say that they do not."""
+        runs = self._seconds.get(step)
+        if runs is None or step in self._before:
+            return False
+        runs.append(seconds)
+        if len(runs) >= (DRIFT_RUNS if self._ratios else LIKELY_RUNS):
+            del self._seconds[step]
+        return True
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether some runs have disagreed already, too few to be sure."""
+        return len(self._ratios) >= LIKELY_RUNS
 
     @property
     def factor(self) -> float:

@@ -18,6 +18,9 @@ RECENT = 0.2
 NEAR = 0.05
 """Times that differ by less are as good as equal when a size is looked for."""
 
+SALVO = 0.0625
+"""Share of the latest salvo in how many rows come at once."""
+
 PRUDENCE = 0.8
 """Share of its time that a request may be predicted to wait: predictions are no promises."""
 
@@ -26,19 +29,24 @@ class Lately:
     """What batches of one method cost lately.
 
     Attributes:
-        costs: The table that learned from one of the latest.
+        costs: The table of the fastest device that ran one of the latest.
         full: The rows of a batch that cannot grow.
         seconds: What batches take, as the latest ones took.
-        full_seconds: What a batch of `full` rows takes.
-        row_seconds: What a row takes in the best size.
+        full_seconds: What a batch of `full` rows takes on the fastest device.
+        row_seconds: What a row takes in the best size, on the mean of all workers.
+        slowness: Time on the mean of all workers over that on the fastest device.
     """
 
-    __slots__ = ("_notes", "_within", "costs", "full", "full_seconds", "row_seconds", "seconds")
+    __slots__ = (
+        *("_notes", "_ran", "_within", "costs", "full", "full_seconds", "row_seconds"),
+        *("seconds", "slowness"),
+    )
 
     def __init__(self, costs: CostTable, full: int) -> None:
         self.full = full
         self._within = (0.0, 0)
         self._notes = -1
+        self._ran: dict[CostTable, float] = {}  # seconds of the latest batches by table
         self.costs = costs
         self.seconds = costs.predict(full)
         self.note(costs, self.seconds)
@@ -46,14 +54,26 @@ class Lately:
     def note(self, costs: CostTable, seconds: float) -> None:
         """Take in what the latest batch took; a single long one counts little."""
         self.seconds += RECENT * (min(seconds, OUTLIER * self.seconds) - self.seconds)
+        self._ran[costs] = self._ran.get(costs, 0.0) + seconds
         self._notes += 1
-        if self._notes % REFRESH:
-            return
-        self.costs = costs
-        best = costs.best(self.full)
-        self.full_seconds = costs.predict(self.full)
-        self.row_seconds = min(self.full_seconds / self.full, costs.predict(best) / best)
+        if self._notes % REFRESH == 0:
+            self._look_anew()
+
+    def _look_anew(self) -> None:
+        """Compare the tables of the latest batches; those who ran longer count for more."""
+        ran = self._ran
+        per_row = {table: self._row_seconds(table) for table in ran}
+        self.costs = min(per_row, key=per_row.__getitem__)
+        self.row_seconds = sum(ran.values()) / sum(ran[t] / per_row[t] for t in ran)
+        self.slowness = self.row_seconds / per_row[self.costs]
+        self.full_seconds = self.costs.predict(self.full)
         self._within = (0.0, 0)
+        self._ran = {}
+
+    def _row_seconds(self, costs: CostTable) -> float:
+        """Return what a row takes in the best size by one table."""
+        best = costs.best(self.full)
+        return min(costs.predict(self.full) / self.full, costs.predict(best) / best)
 
     def largest_within(self, seconds: float) -> int:
         """Return the largest size that takes at most so many seconds, at least 1."""
@@ -72,6 +92,9 @@ class Forecast:
     Args:
         team: Its workers.
         shares: What waits, and whose it is.
+
+    Attributes:
+        together: Rows that come at one moment, in the mean.
     """
 
     def __init__(self, team: Team, shares: Shares) -> None:
@@ -79,6 +102,9 @@ class Forecast:
         self._shares = shares
         self._lately: dict[str, Lately] = {}
         self._demand = Rate()  # seconds of device time that are asked for, per second
+        self._moment = 0.0  # when the latest request came, and rows that came with it
+        self._salvo = 0
+        self.together = 1.0
 
     def note(self, method: str, costs: CostTable, full: int, seconds: float | None = None) -> None:
         """Take in what the latest batch of a method took; None: only measured at warm-up."""
@@ -94,6 +120,11 @@ class Forecast:
 
     def expect(self, accepted: Accepted) -> None:
         """Count what a request will cost; also of those that are refused then."""
+        if accepted.arrived == self._moment:
+            self._salvo += accepted.weight
+        else:
+            self.together += SALVO * (self._salvo - self.together)
+            self._moment, self._salvo = accepted.arrived, accepted.weight
         lately = self._lately.get(accepted.request.method)
         if lately is not None:
             accepted.cost = accepted.weight * lately.row_seconds
@@ -143,5 +174,12 @@ class Forecast:
         before, beside = divmod(queue.rows, size)
         others = max(0.0, self._shares.work - queue.work)
         own = costs.predict(min(size, beside + accepted.weight))
-        start = lately.seconds * (0.5 + team.lying) + before * costs.predict(size)
-        return (others + start) / len(team) + own + costs.transfer
+        work = others + before * costs.predict(size) * lately.slowness
+        return self._start(accepted.arrived, lately) + work / len(team) + own + costs.transfer
+
+    def _start(self, now: float, lately: Lately) -> float:
+        """Return the seconds until a worker takes the next batch."""
+        first = self._team.pick_for_staging(now)
+        if first is None or first.batches[0].latest < now:
+            return lately.seconds * (0.5 + self._team.lying) / len(self._team)
+        return max(0.0, first.batches[0].ends - now)

@@ -44,6 +44,8 @@ class View(NamedTuple):
         costs: What batches of this method cost on this worker.
         sizes: The sizes that may be run, ascending; others are padded to the next; (): any.
         load: The work that comes in, as a share of what the workers can do.
+        together: Rows that come at one moment, in the mean: salvos of clients, large requests.
+        unsure: Seconds by which the worker's running batch may well end later than `ends`.
     """
 
     now: float
@@ -55,6 +57,8 @@ class View(NamedTuple):
     costs: CostTable
     sizes: tuple[int, ...] = ()
     load: float = 0.0
+    together: float = 1.0
+    unsure: float = 0.0
 
 
 class Policy(Protocol):

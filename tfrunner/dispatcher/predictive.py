@@ -2,8 +2,8 @@
 
 1. What waits leaves as soon as a worker is idle, in the size with the most rows/s by the cost
    table: usually all of it. A burst over idle workers is split where that is faster.
-2. A batch is staged behind a running one when it cannot grow, or when the running one is
-   predicted to end within the time that a batch is on its way.
+2. A batch is staged behind a running one when it gains nothing by growing, or when the running
+   one is predicted to end within the time that a batch is on its way.
 3. A batch is made smaller for its earliest deadline as long as the workers keep up with the
    load in that size; beyond, requests that cannot be answered in time are dropped for others.
 4. An idle worker waits only where the table says that larger batches at staggered times let
@@ -15,10 +15,11 @@ Whose turn it is, is decided by the queues (flows.py).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
+from tfrunner.dispatcher.estimates import doubt, largest, price, row_seconds, run_seconds, upper
 from tfrunner.dispatcher.policy import Choice, View
 from tfrunner.dispatcher.queues import Queue
 
@@ -28,8 +29,8 @@ GAIN = 1.08
 NOVEL = 4.0
 """Where a size's first run takes so many times longer, batches are powers of two."""
 
-DOUBT = 0.2
-"""Share of the distance from the mean to the upper estimate by which a mean may be wrong."""
+SAME = 1.05
+"""A row may cost so much more in a smaller batch that answers most of what waits earlier."""
 
 EXPLORE = 64
 """Every so often what waits is sent although a smaller size seems better: tables grow old."""
@@ -113,6 +114,9 @@ class Predictive:
 
     def _best(self, waiting: int, view: View) -> tuple[int, str]:
         """Return the size with the most rows/s up to what waits, or all of it if that is near."""
+        everything = "full" if waiting == view.full else "idle"
+        if view.costs.is_shifting:
+            return waiting, everything  # sizes that did not run lately would seem better
         candidates = [view.costs.best(waiting)]
         if view.sizes:
             candidates.append(view.sizes[max(0, bisect_left(view.sizes, waiting + 1) - 1)])
@@ -120,37 +124,47 @@ class Predictive:
             familiar = 1 << waiting.bit_length() - 1  # few sizes, each new one only once
             if familiar < waiting and not view.costs.has_run(waiting):
                 return familiar, "familiar"
-        best, least = waiting, _row_seconds(view, waiting) / GAIN
+        best, least = waiting, price(view, waiting) / GAIN
         for rows in candidates:
-            if rows < waiting and _row_seconds(view, rows) < least:
-                best, least = rows, _row_seconds(view, rows)
-        if best < waiting and _row_seconds(view, best) * (GAIN + _doubt(view, best)) > (
-            _row_seconds(view, waiting)
+            if rows < waiting and price(view, rows) < least:
+                best, least = rows, price(view, rows)
+        if best < waiting and price(view, best) * (GAIN + doubt(view, best)) > (
+            price(view, waiting)
         ):
             best = waiting
+        if best == waiting > 1:
+            best = self._sooner(waiting, view)
         if best < waiting:
             self._smaller += 1
             if self._smaller % EXPLORE:
                 return best, "best"
             return waiting, "explore"
-        return waiting, "full" if waiting == view.full else "idle"
+        return waiting, everything
+
+    def _sooner(self, waiting: int, view: View) -> int:
+        """Return a far smaller size that does as many rows/s: most are answered earlier so."""
+        rows = view.costs.best(waiting // 2)
+        if rows > waiting // 2 or view.workers > 1:
+            return waiting
+        dearer = price(view, rows) / price(view, waiting) + doubt(view, rows)
+        return rows if dearer <= SAME and view.load * dearer < 1.0 else waiting
 
     def _split(self, queue: Queue, view: View, rows: int, reason: str) -> tuple[int, str]:
         """Return a share for each of several idle workers, if all are done earlier so."""
-        seconds = _seconds(view, rows)
-        full_row = _row_seconds(view, view.full)
+        longest = run_seconds(view, rows)
+        full_row = row_seconds(view, view.full)
         workers = 2
         while workers <= min(view.idle_workers, queue.rows):
             share = -(-queue.rows // workers)
             if share < rows:
-                sooner = _seconds(view, share)
-                load = view.load * (_row_seconds(view, share) / full_row)
-                gain = GAIN + _doubt(view, share)
-                is_worth_it = sooner * gain + workers * DISPATCH < seconds
+                sooner = run_seconds(view, share)
+                load = view.load * (row_seconds(view, share) / full_row)
+                gain = GAIN + doubt(view, share)
+                is_worth_it = sooner * gain + workers * DISPATCH < longest
                 busy = queue.arrival_rate / share * DISPATCH
                 if not is_worth_it or load > BUSY or busy > DISPATCHER_BUSY:
                     break
-                rows, seconds, reason = share, sooner, "split"
+                rows, longest, reason = share, sooner, "split"
             workers = workers * 2 if workers * 2 <= view.idle_workers else workers + 1
         return rows, reason
 
@@ -158,20 +172,20 @@ class Predictive:
         """Return a batch that ends before its earliest deadline, if the workers keep up so."""
         start = view.now + view.costs.transfer if view.idle else max(view.now, view.ends)
         time = queue.earliest - start
-        if LOOSE * _seconds(view, rows) <= time or start == inf:
+        if LOOSE * run_seconds(view, rows) <= time or start == inf:
             return Choice(rows, reason=reason)
-        estimate = _upper if view.load < BUSY else _seconds  # no care that nobody has time for
+        estimate = upper if view.load < BUSY else run_seconds  # no care that nobody has time for
         if estimate(view, rows) <= time:
             return Choice(rows, reason=reason)
-        fits = _largest(view, rows, time, estimate)
+        fits = largest(view, rows, time, estimate)
         if fits:
-            price = _row_seconds(view, fits)
-            load = view.load * price / _row_seconds(view, view.full)
-            if load < 1.0 or price < NEARLY * _row_seconds(view, rows):
+            cost = row_seconds(view, fits)
+            load = view.load * cost / row_seconds(view, view.full)
+            if load < 1.0 or cost < NEARLY * row_seconds(view, rows):
                 return Choice(fits, reason="deadline")
         if queue.rows <= rows:
             return Choice(rows, reason=reason)
-        return Choice(rows, reason="overload", drop_before=start + _seconds(view, rows))
+        return Choice(rows, reason="overload", drop_before=start + run_seconds(view, rows))
 
     # --- staging --------------------------------------------------------------------------------
 
@@ -179,9 +193,9 @@ class Predictive:
         """Return a batch that cannot grow, or that would arrive as the running one ends."""
         way = view.costs.transfer
         is_known_team = view.workers > 1 and view.costs.is_known
-        if is_known_team and _upper(view, waiting) - _seconds(view, waiting) > way:
+        if is_known_team and view.unsure > way:
             return Choice(0, reason="open")  # another worker may well be free before this one
-        if waiting >= view.full:
+        if waiting >= view.full or (view.workers == 1 and _is_enough(waiting, view)):
             return self._in_time(queue, view, self._best(waiting, view)[0], "full")
         if is_known_team and self._target(queue, view):
             return Choice(0, reason="deferred")
@@ -200,13 +214,13 @@ class Predictive:
         Symphony, arXiv 2308.07470): deferral is worth what the first b does more than the second.
         """
         objective = queue.earliest - queue.oldest
-        single = _seconds(view, 1)
-        if objective >= LOOSE * TIGHT * single or objective >= TIGHT * _upper(view, 1):
+        single = run_seconds(view, 1)
+        if objective >= LOOSE * TIGHT * single or objective >= TIGHT * upper(view, 1):
             return 0
         sizes = self._sizes(view, objective)
         if not sizes.staggered or view.load * sizes.eager_cost <= BUSY:
             return 0
-        return sizes.staggered
+        return self._reachable(queue, view, objective, sizes)
 
     def _sizes(self, view: View, objective: float) -> Sizes:
         """Return the sizes for an objective in seconds; they are kept for a while."""
@@ -214,26 +228,44 @@ class Predictive:
         known = self._known.get(key)
         if known is not None and view.now < known.until:
             return known
-        eager = _largest(view, view.full, objective / 2) or 1
-        staggered = _largest(view, view.full, objective / (1 + 1 / view.workers))
-        if staggered and _row_seconds(view, eager) < WORTH * _row_seconds(view, staggered):
+        salvo = min(view.full, max(1, round(view.together)))
+        eager = max(largest(view, view.full, objective / 2), salvo)
+        staggered = largest(view, view.full, objective / (1 + 1 / view.workers))
+        usual = staggered - salvo + 1  # it leaves before a salvo that would be too much
+        if usual < 1 or row_seconds(view, eager) < WORTH * row_seconds(view, usual):
             staggered = 0
-        cost = _row_seconds(view, eager) / _row_seconds(view, view.full)
+        cost = row_seconds(view, eager) / row_seconds(view, view.full)
         if len(self._known) >= MOST_KEPT:
             self._known.clear()
         self._known[key] = Sizes(view.now + KEPT_SECONDS, staggered, cost)
         return self._known[key]
 
+    def _reachable(self, queue: Queue, view: View, objective: float, sizes: Sizes) -> int:
+        """Return the staggered size if enough rows of it come while a batch may wait, else 0."""
+        low, high = 0, sizes.staggered
+        while low < high:
+            rows = (low + high + 1) // 2
+            window = objective - upper(view, rows) - view.costs.transfer
+            if queue.arrival_rate * window >= rows:
+                low = rows
+            else:
+                high = rows - 1
+        if low == sizes.staggered:
+            return low
+        eager = sizes.eager_cost * row_seconds(view, view.full)
+        return sizes.staggered if low and eager >= WORTH * row_seconds(view, low) else 0
+
     def _defer(self, queue: Queue, view: View, waiting: int, target: int) -> Choice:
-        """Send the target size, or what there is when one more row could not be waited for."""
+        """Send the target size, or what there is when those that come next could not be."""
         if waiting >= target:
-            return Choice(target, reason="deferred")
+            return self._in_time(queue, view, target, "deferred")
         # Alarms are whole milliseconds, but every arrival asks again.
         early = min(MARGIN, ARRIVALS / max(1.0, queue.arrival_rate))
-        moment = queue.earliest - _upper(view, waiting + 1) - view.costs.transfer - early
+        more = min(view.full, waiting + max(1, round(view.together)))
+        moment = queue.earliest - upper(view, more) - view.costs.transfer - early
         if view.now < moment - 1e-6:
             return Choice(0, again=moment, reason="deferred")
-        late = view.now + view.costs.transfer + _seconds(view, waiting)
+        late = view.now + view.costs.transfer + run_seconds(view, waiting)
         return Choice(waiting, reason="deferred", drop_before=late)
 
     def observe(
@@ -242,41 +274,12 @@ class Predictive:
         """Learn nothing: the cost table has learned."""
 
 
-def _padded(view: View, rows: int) -> int:
-    """Return the size that a worker runs for so many rows."""
-    at = bisect_left(view.sizes, rows)
-    return view.sizes[at] if at < len(view.sizes) else rows
-
-
-def _seconds(view: View, rows: int) -> float:
-    """Return the mean seconds of so many rows, padded."""
-    return view.costs.predict(_padded(view, rows))
-
-
-def _upper(view: View, rows: int) -> float:
-    """Return the upper estimate for so many rows, padded."""
-    return view.costs.upper(_padded(view, rows))
-
-
-def _doubt(view: View, rows: int) -> float:
-    """Return by which share a prediction may well be wrong: runs differ, and few are counted."""
-    return DOUBT * (_upper(view, rows) / _seconds(view, rows) - 1)
-
-
-def _row_seconds(view: View, rows: int) -> float:
-    """Return the seconds for each real row, the way there and back included."""
-    return (_seconds(view, rows) + view.costs.transfer) / rows
-
-
-def _largest(
-    view: View, most: int, budget: float, estimate: Callable[[View, int], float] = _upper
-) -> int:
-    """Return the most rows that run within a budget of seconds, 0 if not even one does."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if estimate(view, middle) <= budget:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def _is_enough(waiting: int, view: View) -> bool:
+    """Whether no size, however much may still come, does far better than a part of what waits."""
+    part = view.costs.best(waiting)
+    best = price(view, view.costs.best(view.full))
+    return (
+        part < waiting
+        and price(view, part) * GAIN < price(view, waiting)
+        and (price(view, part) <= SAME * best)
+    )
