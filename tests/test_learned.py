@@ -76,6 +76,17 @@ def test_plans_are_kept_and_a_worker_finds_those_of_its_device(
     assert {kept.device_class for kept in read_all(tmp_path, TAG)} == {own, KIND}
 
 
+def test_a_plan_that_was_timed_is_not_forgotten_when_it_is_chosen_again():
+    """Only another one, or a new measurement, takes its place."""
+    book, timed = CostBook(), Plan("frozen", 3.5, "3.5 times as fast")
+    book.note_plan("f", KIND, timed)
+    book.note_plan("f", KIND, Plan("frozen", 0.0, "chosen before"))
+    assert book.plans[KIND]["f"] == timed
+    for other in (Plan("frozen", 2.0, "slower by now"), Plan("reference")):
+        book.note_plan("f", KIND, other)
+        assert book.plans[KIND]["f"] == other
+
+
 def test_files_are_written_while_it_serves_and_not_all_the_time(tmp_path: Path):
     """Every minute, beside the serving."""
     learned = Learned(str(tmp_path), {TAG: taught()}, now=0.0)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from rich.console import Console
@@ -24,6 +25,7 @@ from tfrunner.cli.meter import Meter
 from tfrunner.cli.model_views import printable
 from tfrunner.config import RunFile
 from tfrunner.custom_objects import write_custom_objects
+from tfrunner.learned_file import FORMAT, Kept, Plan, file_name, folder
 from tfrunner.rundir import RunDirectory
 from tfrunner.specs import MethodSpec
 from tfrunner.store import Store
@@ -286,3 +288,17 @@ def test_a_file_of_keras_is_imported(run: Run, home: Path) -> None:
     assert outcome.out.startswith("imported layers:")
     assert "None of its methods is batchable" in outcome.out
     assert Store(home).get("layers").info.imported is False
+
+
+def test_plans_that_were_learned_are_shown(store: Store, run: Run):
+    """With what they gain, and why; to programs too."""
+    kept = Kept(FORMAT, "digits:second", "a GPU", {}, {"__call__": Plan("frozen", 3.5, "faster")})
+    file = folder(store.root, "digits:second") / file_name("a GPU")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(msgspec.json.encode(kept))
+    shown = run("get", "digits").out
+    assert "frozen" in shown
+    assert "3.5x" in shown
+    (plan,) = run("get", "digits", "--json").json["plans"]
+    assert (plan["method"], plan["plan"], plan["gain"]) == ("__call__", "frozen", 3.5)
+    assert run("get", "irises", "--json").json["plans"] == []

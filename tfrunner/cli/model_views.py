@@ -16,10 +16,12 @@ from rich.markup import escape
 from tfrunner.cli.tables import bytes_text, print_json, print_table
 from tfrunner.custom_objects import CUSTOM_OBJECTS_FILE
 from tfrunner.entry import Model
+from tfrunner.learned_file import Kept
 from tfrunner.specs import MethodSpec, TensorSpec, leaves, shape_text
 
 LIST_COLUMNS = ("tag", "serial", "methods", "size", "saved (UTC)")
 METHOD_COLUMNS = ("method", "takes", "gives", "batching")
+PLAN_COLUMNS = ("method", "plan", "gain", "on")
 
 
 def print_data(data: Any, form: str) -> None:
@@ -48,6 +50,40 @@ def print_model(model: Model) -> None:
         for method in model.spec.methods.values()
     ]
     print_table("methods", METHOD_COLUMNS, rows)
+
+
+def print_learned(learned: Sequence[Kept]) -> None:
+    """Print how workers execute a model's methods, where it was served before."""
+    rows = [
+        tuple(
+            map(
+                _cell,
+                (name, plan.name, f"{plan.gain:.1f}x" if plan.gain else "-", kept.device_class),
+            )
+        )
+        for kept in learned
+        for name, plan in kept.plans.items()
+    ]
+    if rows:
+        print_table("plans", PLAN_COLUMNS, rows)
+    for kept in learned:
+        for name, plan in kept.plans.items():
+            click.echo(printable(f"{name} on {kept.device_class}: {plan.reason}"))
+
+
+def learned_data(learned: Sequence[Kept]) -> list[dict[str, Any]]:
+    """Return the same for programs."""
+    return [
+        {
+            "device_class": kept.device_class,
+            "method": name,
+            "plan": plan.name,
+            "gain": plan.gain,
+            "reason": plan.reason,
+        }
+        for kept in learned
+        for name, plan in kept.plans.items()
+    ]
 
 
 def brief(model: Model) -> dict[str, Any]:

@@ -17,12 +17,21 @@ from tfrunner import config
 from tfrunner import models as saved
 from tfrunner.archives import Format
 from tfrunner.cli.meter import Meter
-from tfrunner.cli.model_views import brief, print_data, print_model, print_models, whole
+from tfrunner.cli.model_views import (
+    brief,
+    learned_data,
+    print_data,
+    print_learned,
+    print_model,
+    print_models,
+    whole,
+)
 from tfrunner.cli.naming import SuggestingGroup
 from tfrunner.cli.tables import bytes_text, json_option, print_json
 from tfrunner.custom_objects import CUSTOM_OBJECTS_FILE
 from tfrunner.entry import Model
 from tfrunner.errors import CorruptModel
+from tfrunner.learned_file import read_all
 from tfrunner.rundir import running_servers
 from tfrunner.store import Store
 from tfrunner.tags import Tag
@@ -72,12 +81,14 @@ def list_models(name: str | None, form: str) -> None:
 @click.argument("tag")
 @form_option
 def get_model(tag: str, form: str) -> None:
-    """Show one model: its methods with what they take and give."""
+    """Show one model: its methods with what they take and give, and the plans that they run in."""
     model = Store(config.home()).get(tag)
+    learned = list(read_all(config.home(), str(model.tag)))
     if form == "table":
         print_model(model)
+        print_learned(learned)
     else:
-        print_data(whole(model), form)
+        print_data({**whole(model), "plans": learned_data(learned)}, form)
 
 
 @models.command("delete")

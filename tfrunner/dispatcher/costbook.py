@@ -45,6 +45,13 @@ class CostBook:
         """Take in (rows, seconds) that a worker measured when it warmed up."""
         self.table(method, device_class).seed(costs)
 
+    def note_plan(self, method: str, device_class: str, plan: Plan) -> None:
+        """Keep how workers execute a method; one that was timed stays if it is chosen again."""
+        plans = self.plans.setdefault(device_class, {})
+        known = plans.get(method)
+        if known is None or known.name != plan.name or plan.gain:
+            plans[method] = plan
+
     def device_classes(self) -> list[str]:
         """Return the classes of which anything is known."""
         return sorted(

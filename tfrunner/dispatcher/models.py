@@ -82,8 +82,8 @@ class Model:
         for method in worker.methods:
             self.book.seed(method.name, worker.device_class, method.costs)
             if method.plan:
-                plans = self.book.plans.setdefault(worker.device_class, {})
-                plans[method.name] = Plan(method.plan, method.gain, method.reason)
+                plan = Plan(method.plan, method.gain, method.reason)
+                self.book.note_plan(method.name, worker.device_class, plan)
             worker.seen.update((method.name, rows) for rows, _ in method.costs)
             table = self.book.table(method.name, worker.device_class)
             self.forecast.note(method.name, table, self.full(method.name))
