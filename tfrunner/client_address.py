@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from tfrunner import config, rundir
 from tfrunner.errors import ConfigError
+from tfrunner.transport import check_address
 
 
 class Channel(Protocol):
@@ -65,3 +66,21 @@ def _has_valid_port(address: str) -> bool:
         return urlsplit(address).port != 0
     except ValueError:
         return False
+
+
+def frontend_address(address: str | None = None) -> str:
+    """Return where to connect: what is given, else $TFRUNNER_ADDRESS, else the server here.
+
+    Raises:
+        ConfigError: The address is neither ipc nor tcp on loopback.
+        NotFound: None is given, and not exactly one server runs here.
+    """
+    chosen = address or config.server_address()
+    if chosen is None:
+        return rundir.find_server(config.run_root()).frontend[0]
+    if chosen.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"a runner speaks to the dispatcher, not to HTTP ({chosen}): give ipc://<path> or "
+            "tcp://127.0.0.1:<port>, or use tfrunner.Client."
+        )
+    return check_address(chosen)

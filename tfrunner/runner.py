@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tfrunner import config
+from tfrunner.client_address import frontend_address
 from tfrunner.connections import (
     Connection,
     GatewayConnection,
@@ -19,12 +20,10 @@ from tfrunner.entry import Model
 from tfrunner.errors import ConfigError, StateError, did_you_mean
 from tfrunner.framework import import_tensorflow
 from tfrunner.options import Needs, RunnerOptions, check_methods, find_timeout, read_options
-from tfrunner.rundir import find_server
 from tfrunner.runnable import Runnable, check_resources, pack_parameters, source_of
 from tfrunner.runner_methods import RunnerMethod, check_partial, describe_model
 from tfrunner.specs import ModelSpec, encode_spec
 from tfrunner.tags import Tag
-from tfrunner.transport import check_address
 
 if TYPE_CHECKING:
     from tfrunner.gateway import Gateway
@@ -326,21 +325,3 @@ class Runner:
                 f"run(...).{did_you_mean('', self._methods)}"
             )
         return self._methods[name]
-
-
-def frontend_address(address: str | None = None) -> str:
-    """Return where to connect: what is given, else $TFRUNNER_ADDRESS, else the server here.
-
-    Raises:
-        ConfigError: The address is neither ipc nor tcp on loopback.
-        NotFound: None is given, and not exactly one server runs here.
-    """
-    chosen = address or config.server_address()
-    if chosen is None:
-        return find_server(config.run_root()).frontend[0]
-    if chosen.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"a runner speaks to the dispatcher, not to HTTP ({chosen}): give ipc://<path> or "
-            "tcp://127.0.0.1:<port>, or use tfrunner.Client."
-        )
-    return check_address(chosen)
