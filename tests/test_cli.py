@@ -228,10 +228,15 @@ def test_predict_and_status_of_a_running_server(run, tmp_path, monkeypatch):
         assert (wrong.code, "Did you mean 'echo'" in wrong.err) == (1, True)
         assert run("predict", "echo", "[[-1]]", "--method", "fail", *where).code == 1
 
-        state = wait_for(lambda: (s := run("status", "--json", *where).json)["processes"] and s)
+        def measured() -> dict | None:
+            """Return the state once the supervisor has looked at every process."""
+            found = run("status", "--json", *where).json
+            rows = found["processes"]
+            return found if rows and all(row["rss"] > 1e6 for row in rows) else None
+
+        state = wait_for(measured)
         kinds = sorted(process["kind"] for process in state["processes"])
         assert kinds == ["api", "dispatcher", "supervisor", "worker"]
-        assert all(process["rss"] > 1e6 for process in state["processes"])
         shown = run("status", *where).out
         assert all(word in shown for word in ("echo:1", "worker-", "dispatcher", "supervisor"))
 
