@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, as_completed
 from pathlib import Path
@@ -28,22 +27,15 @@ LIMIT = 20.0
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """Give a folder whose path is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="tfr-", dir="/tmp") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[Dispatcher]:
+def server(run_root: Path) -> Iterator[Dispatcher]:
     """Run a dispatcher that answers every request with its input."""
-    with dispatcher(folder) as running:
+    with dispatcher(run_root) as running:
         yield running
 
 
 @pytest.mark.parametrize("way", ["http", "ipc"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_every_future_gets_its_own_rows(folder: Path, way: str, is_async: bool) -> None:
+def test_every_future_gets_its_own_rows(run_root: Path, way: str, is_async: bool) -> None:
     """Asked in any order, also by who waits for whichever comes first."""
     inputs = [rows() + number for number in range(100)]
 
@@ -51,7 +43,7 @@ def test_every_future_gets_its_own_rows(folder: Path, way: str, is_async: bool) 
         async with AsyncClient(address) as client:
             return await asyncio.gather(*(client.submit("echo", each) for each in inputs))
 
-    with http_server() if way == "http" else dispatcher(folder) as server:
+    with http_server() if way == "http" else dispatcher(run_root) as server:
         if is_async:
             outputs = asyncio.run(story(server.address))
         else:

@@ -6,7 +6,6 @@ import concurrent.futures
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,16 +28,9 @@ LIMIT = 20.0
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """Give a folder whose path is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="tfr-", dir="/tmp") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[Dispatcher]:
+def server(run_root: Path) -> Iterator[Dispatcher]:
     """Run a dispatcher that answers every request with its input."""
-    with dispatcher(folder) as running:
+    with dispatcher(run_root) as running:
         yield running
 
 
@@ -287,9 +279,9 @@ def test_a_turn_without_an_end_is_made_up_for(
     assert exchange.link.identity != identity
 
 
-def test_what_must_not_run_twice_fails_after_a_cut_turn(folder: Path) -> None:
+def test_what_must_not_run_twice_fails_after_a_cut_turn(run_root: Path) -> None:
     """Nobody knows whether it was begun."""
-    with dispatcher(folder) as server:
+    with dispatcher(run_root) as server:
         server.models = [model(silent=method("silent", ("x", ROWS), repeatable=False))]
         with BackgroundGateway(server.address) as gateway:
             future = submit(gateway, rows(), "silent")
