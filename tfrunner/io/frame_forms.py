@@ -1,0 +1,129 @@
+"""Data frames as CSV and Parquet. Pandas and pyarrow are imported on use."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tfrunner.errors import InvalidInput, TooLarge, UnsupportedForm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetFile
+
+MOST_VALUES = 50_000_000
+"""Rows times columns of a frame: a short body may stand for very many."""
+
+MOST_BYTES = 2**28
+"""Bytes that a Parquet file may unpack to."""
+
+MOST_ROWS_AT_ONCE = 65_536
+
+
+def check_values(rows: int, columns: int) -> None:
+    """Refuse a frame before it is made.
+
+    Raises:
+        TooLarge: It would have too many values.
+    """
+    if rows * columns > MOST_VALUES:
+        raise TooLarge(
+            f"the data frame has {rows} rows and {columns} columns; at most {MOST_VALUES} values "
+            "are taken. Send fewer rows in one request."
+        )
+
+
+def read_csv(data: bytes, text: Iterable[str] = ()) -> DataFrame:
+    """Return the frame of a CSV file, whose first line names the columns.
+
+    Args:
+        data: UTF-8.
+        text: Columns that stay text, also where they look like numbers.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    import pandas
+
+    # From 3.1 on every number is read exactly, and asking for it is deprecated.
+    is_exact = tuple(map(int, pandas.__version__.split(".")[:2])) >= (3, 1)
+    exactly = {} if is_exact else {"float_precision": "round_trip"}
+    try:
+        frame = pandas.read_csv(io.BytesIO(data), dtype=dict.fromkeys(text, str), **exactly)
+    except ValueError as exc:  # all of pandas' own errors for files are such
+        reason = " ".join(str(exc).split())
+        raise InvalidInput(f"the body is no readable CSV file: {reason}.") from None
+    if not isinstance(frame.index, pandas.RangeIndex):  # what pandas makes of surplus values
+        raise InvalidInput("the CSV file has lines with more values than its first line has names.")
+    return frame
+
+
+def read_parquet(data: bytes) -> DataFrame:
+    """Return the frame of a Parquet file.
+
+    Raises:
+        InvalidInput: It is none, or is cut off.
+        TooLarge: It unpacks to too much.
+        UnsupportedForm: pyarrow is not installed.
+    """
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UnsupportedForm(
+            "this server reads no Parquet: it lacks pyarrow. Send JSON or CSV, or install "
+            "tfrunner[io] where it runs."
+        ) from None
+    try:
+        frame: DataFrame = _read_pieces(ParquetFile(io.BytesIO(data))).to_pandas()
+    except (ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
+        reason = " ".join(str(exc).split())
+        raise InvalidInput(f"the body is no readable Parquet file: {reason}.") from None
+    return frame
+
+
+def _read_pieces(file: ParquetFile) -> Table:
+    """Return the table of a file, unpacked piece by piece and never beyond the limit.
+
+    One long text and a count of rows are a few bytes of Parquet.
+    """
+    from pyarrow import Table
+
+    head = file.metadata
+    check_values(head.num_rows, head.num_columns)
+    largest = max(
+        (head.row_group(i).total_byte_size for i in range(head.num_row_groups)), default=0
+    )
+    rows = min(max(MOST_BYTES // max(largest, 1), 1), MOST_ROWS_AT_ONCE)
+    pieces, size = [], 0
+    for piece in file.iter_batches(batch_size=rows):
+        size += piece.nbytes
+        if size > MOST_BYTES:
+            raise TooLarge(
+                f"the Parquet file unpacks to more than {MOST_BYTES} bytes. Send fewer rows in "
+                "one request."
+            )
+        pieces.append(piece)
+    return Table.from_batches(pieces, schema=file.schema_arrow)
+
+
+def write_csv(frame: DataFrame) -> bytes:
+    """Return a frame as CSV, without its index."""
+    text: str = frame.to_csv(index=False)
+    return text.encode()
+
+
+def write_parquet(frame: DataFrame) -> bytes:
+    """Return a frame as Parquet, with its index.
+
+    Raises:
+        ValueError: A column cannot be written.
+    """
+    data = io.BytesIO()
+    try:
+        frame.to_parquet(data, engine="pyarrow")
+    except NotImplementedError as exc:  # pyarrow's word for types that it does not have
+        raise ValueError(str(exc)) from exc
+    return data.getvalue()
