@@ -8,6 +8,7 @@ answer by the interface of futures: `Gateway` puts it into an event loop of asyn
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
@@ -24,12 +25,15 @@ from tfrunner.errors import (
 from tfrunner.link import Link, may_have_run, no_dispatcher
 from tfrunner.padding import Short
 from tfrunner.pending import Outcome, Pending, Waiting
-from tfrunner.protocol import Failures, Request, Results
+from tfrunner.protocol import SEGMENT_REFUSED, Bodies, Failure, Failures, Request, Results
 from tfrunner.served import find_model
+from tfrunner.shared_memory import LEND_FROM, SEGMENT_BYTES, Lender
 from tfrunner.specs import MethodSpec, ModelSpec
 from tfrunner.turns import Reply, Timer, Turns
 
 LONGEST_TIMEOUT = 1e6
+
+log = logging.getLogger(__name__)
 
 
 class Waiter(Reply, Protocol):
@@ -47,6 +51,8 @@ class Exchange:
         name: What the dispatcher calls this peer in its log.
         deliver: Called with each waiter and its answer or error; `settle` is one, at once.
         find: Says where the dispatcher listens by now, asked while it does not answer.
+        owns: Whether the bodies of a call may change as soon as nobody waits for it.
+        shared: Bytes of shared memory for large bodies; 0: none.
     """
 
     def __init__(
@@ -56,12 +62,15 @@ class Exchange:
         *,
         deliver: Callable[[Waiter, Outcome], None],
         find: Callable[[], str] | None = None,
+        owns: bool = False,
+        shared: int = SEGMENT_BYTES,
     ) -> None:
         self.models: dict[str, ModelSpec] = {}
         self.link = Link(
             address, name, take=self._take, renew=self._renew, lose=self._lose, find=find
         )
         self.pending: Pending[Waiter] = Pending()
+        self._lender = Lender(shared, owns=owns, count=self._count_large)
         self._found: dict[tuple[str, str | None], ModelSpec] = {}
         self._deliver = deliver
         self._liveness = self.link.liveness
@@ -95,7 +104,12 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
         self._turns = None
+        self._lender.forget()
         return self.link.stop()
+
+    def leave_to_parent(self) -> None:
+        """Let go of what this process has inherited, and its parent uses."""
+        self._lender.forget()
 
     def find(self, name: str, version: str | None = None) -> ModelSpec:
         """Return a served model; see `Gateway.find`."""
@@ -147,6 +161,11 @@ class Exchange:
         if turns is None or not self._liveness.is_connected:
             self._deliver(waiter, no_dispatcher())
             return False
+        bodies = call.bodies
+        for body in bodies:
+            if len(body) >= LEND_FROM:
+                bodies = self._lend(id, bodies)
+                break
         timeout = min(float(timeout), LONGEST_TIMEOUT)
         request = Request(
             id,
@@ -156,7 +175,7 @@ class Exchange:
             call.rows,
             timeout,
             client,
-            call.bodies,
+            bodies,
             priority,
         )
         deadline = monotonic() + timeout
@@ -170,6 +189,8 @@ class Exchange:
         if self._turns is None:
             return
         messages = self.pending.outgoing()
+        if self.pending.never_sent:
+            self._lender.give_back(self.pending.never_sent)
         if not messages:
             return
         if not self._liveness.is_connected:
@@ -190,9 +211,46 @@ class Exchange:
             self._set_timer(self._turns, deadline)
         self.link.restore()
 
+    # --- shared memory ------------------------------------------------------------------------
+
+    def _lend(self, id: int, bodies: Bodies) -> Bodies:
+        """Put large bodies into shared memory; begin a segment where this connection has none."""
+        if self.link.segment is None:
+            segment = self._lender.begin(self.link.identity)
+            if segment is not None:
+                self.link.announce(segment)
+        return self._lender.lend(id, bodies)
+
+    def _count_large(self, way: str) -> None:
+        self.link.count("large_bodies", way, 1)
+
+    def _send_refused_again(self, failures: tuple[Failure, ...]) -> tuple[Failure, ...]:
+        """Send again, as frames, what lies in memory that workers cannot read; return the rest."""
+        rest = []
+        for failure in failures:
+            bodies = self.pending.bodies(failure.request)
+            is_refused = failure.code == SEGMENT_REFUSED and self._lender.has(failure.request)
+            if bodies is None or not is_refused:
+                rest.append(failure)
+                continue
+            if self._lender.stop():
+                log.warning("large bodies travel as frames from now on: %s", failure.message)
+            self._count_large("refused")
+            self.pending.replace(failure.request, self._lender.copy_out(failure.request, bodies))
+            self.pending.send_one_again(failure.request, monotonic())
+        if len(rest) < len(failures) and self._turns is not None:
+            self._turns.call_soon(self.flush)
+        return tuple(rest)
+
+    # --- the link's news ----------------------------------------------------------------------
+
     def _take(self, message: Results | Failures) -> None:
+        if isinstance(message, Failures):
+            message = Failures(self._send_refused_again(message.failures))
         for waiter, outcome in self.pending.take(message):
             self._deliver(waiter, outcome)
+        if isinstance(message, Results) and message.released:
+            self._lender.give_back(message.released)
 
     def _renew(self, models: dict[str, ModelSpec]) -> None:
         """Meet a new dispatcher: take its models, send again what is unanswered.
@@ -201,6 +259,10 @@ class Exchange:
         """
         self.models = models
         self._found.clear()
+        for id in self._lender.requests:
+            if (bodies := self.pending.bodies(id)) is not None:
+                self.pending.replace(id, self._lender.copy_out(id, bodies))
+        self._lender.forget()
         for lost in self.pending.send_again(monotonic()):
             self._deliver(lost.waiter, _lost(lost))
         for outgoing in self.pending.outgoing():
@@ -211,6 +273,7 @@ class Exchange:
         for each in self.pending.give_up():
             self._deliver(each.waiter, _lost(each))
         self.pending.outgoing()  # the next dispatcher knows none of it
+        self._lender.forget()
 
     def _set_timer(self, turns: Turns, deadline: float) -> None:
         if self._timer is not None:

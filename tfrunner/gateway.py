@@ -13,11 +13,15 @@ from tfrunner.casting import Call
 from tfrunner.errors import StateError
 from tfrunner.exchange import Exchange, Waiter, check_positive
 from tfrunner.link import no_status, nobody_there
+from tfrunner.metric_series import Reporter
 from tfrunner.padding import Short
 from tfrunner.pending import Answer, Outcome
+from tfrunner.shared_memory import SEGMENT_BYTES
 from tfrunner.specs import MethodSpec, ModelSpec
 
-__all__ = ["Answer", "Gateway"]
+__all__ = ["Answer", "Follow", "Gateway"]
+
+Follow = Callable[["asyncio.Future[Answer]", ModelSpec, MethodSpec, Call], None]
 
 
 class _Waiter(asyncio.Future[Answer]):
@@ -48,10 +52,22 @@ class Gateway:
         address: Where the dispatcher listens.
         name: What the dispatcher calls this peer in its log.
         find: Says where the dispatcher listens by now, asked while it does not answer.
+        owns: Whether the bodies of a call may change as soon as nobody waits for it.
+        shared: Bytes of shared memory for large bodies; 0: none.
     """
 
-    def __init__(self, address: str, *, name: str, find: Callable[[], str] | None = None) -> None:
-        self._exchange = Exchange(address, name, deliver=self._settle, find=find)
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str,
+        find: Callable[[], str] | None = None,
+        owns: bool = False,
+        shared: int = SEGMENT_BYTES,
+    ) -> None:
+        self._exchange = Exchange(
+            address, name, deliver=self._settle, find=find, owns=owns, shared=shared
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_is_due = False
 
@@ -176,11 +192,12 @@ class Gateway:
             loop.call_soon(self._flush)
         return waiter
 
-    async def ask(self, timeout: float = 2.0) -> dict[str, Any]:
+    async def ask(self, timeout: float = 2.0, *, told: bool = False) -> dict[str, Any]:
         """Return the dispatcher's state as plain data.
 
         Args:
             timeout: Seconds.
+            told: With what users' own metrics add up to, those of this process as they are now.
 
         Raises:
             StateError: The gateway is not open.
@@ -190,7 +207,7 @@ class Gateway:
             raise StateError("the gateway is not open; call `await gateway.open()` first")
         link = self._exchange.link
         reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        id = link.ask(reply)
+        id = link.ask(reply, told=told)
         try:
             return await asyncio.wait_for(reply, timeout)
         except asyncio.TimeoutError as exc:
@@ -201,6 +218,29 @@ class Gateway:
     def count(self, name: str, label: str, amount: float = 1) -> None:
         """Add to a counter of the front desk; the dispatcher is told with the next Hello."""
         self._exchange.link.count(name, label, amount)
+
+    def watch(self, follow: Follow) -> None:
+        """Have somebody look at each request that is submitted from now on.
+
+        Where nobody watches, it costs nothing.
+
+        Args:
+            follow: Called with the future and what was submitted.
+        """
+        submit = self.submit
+
+        def submit_watched(
+            model: ModelSpec, method: MethodSpec, call: Call, **options: Any
+        ) -> asyncio.Future[Answer]:
+            future = submit(model, method, call, **options)
+            follow(future, model, method, call)
+            return future
+
+        self.submit = submit_watched  # type: ignore[method-assign]
+
+    def report_metrics(self, reporter: Reporter) -> None:
+        """Tell the dispatcher what users' own metrics of this process count, from now on."""
+        self._exchange.link.reporter = reporter
 
     def request_id(self, id: int) -> str:
         """Return the name that the server's logs give to a request."""

@@ -16,6 +16,7 @@ from time import monotonic
 
 from tfrunner.errors import ProtocolError, TFRunnerError, Unavailable, WorkerLost
 from tfrunner.liveness import LOST_SECONDS, Liveness
+from tfrunner.metric_series import Reporter
 from tfrunner.protocol import (
     Ask,
     Buffer,
@@ -26,6 +27,7 @@ from tfrunner.protocol import (
     Message,
     Request,
     Results,
+    Segment,
     Status,
     ToGateway,
     Welcome,
@@ -55,6 +57,9 @@ class Link:
         lose: Called when a dispatcher that was there has been silent for LOST_SECONDS.
         find: Says where the dispatcher listens by now, asked while it does not answer; None:
             it stays where it is.
+
+    Attributes:
+        segment: The shared memory that was announced on this connection to this dispatcher.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Link:
         self.address = address
         self.name = name
         self.epoch = ""
+        self.segment: Segment | None = None
         self.liveness = Liveness()
         self._take = take
         self._renew = renew
@@ -80,6 +86,7 @@ class Link:
         self._last_ask = 0
         self._asked: dict[int, Reply] = {}
         self._amounts: dict[tuple[str, str], float] = {}
+        self.reporter: Reporter | None = None
         self._turns: Turns | None = None
         self._opened: Reply | None = None
         self._timer: Timer | None = None
@@ -155,6 +162,7 @@ class Link:
             if self._dealer.is_open:
                 self._turns.remove_reader(self._dealer.fileno())
             self._dealer.close()
+            self.segment = None
             self._dealer = Dealer(self.name)
             self._connect()
             self.liveness.forget()
@@ -167,6 +175,11 @@ class Link:
     def send(self, message: Message) -> None:
         """Send a message; call `drain` after the last one (transport rule 4)."""
         self._dealer.send(encode(message))
+
+    def announce(self, segment: Segment) -> None:
+        """Tell the dispatcher where bodies lie from now on, for as long as it is this one."""
+        self.segment = segment
+        self.send(Hello(self.name, self.epoch, segment))
 
     def drain(self) -> None:
         """Read until nothing is left, or take another turn."""
@@ -183,8 +196,12 @@ class Link:
         """Whether an answer of the dispatcher itself is awaited."""
         return bool(self._asked) or self.liveness.is_asking
 
-    def ask(self, reply: Reply) -> int:
+    def ask(self, reply: Reply, *, told: bool = False) -> int:
         """Ask for the dispatcher's state; return the number to `forget`.
+
+        Args:
+            reply: Where it is put.
+            told: With users' own metrics, those of this process as they are now.
 
         Raises:
             Unavailable: It does not answer at all now.
@@ -193,7 +210,9 @@ class Link:
             raise no_dispatcher()
         self._last_ask = id = self._last_ask + 1
         self._asked[id] = reply
-        self.send(Ask(id))
+        if told:
+            self._send_counts()
+        self.send(Ask(id, told))
         self.drain()
         return id
 
@@ -210,6 +229,10 @@ class Link:
         if self._amounts:
             amounts, self._amounts = self._amounts, {}
             self.send(Count(tuple((*key, amount) for key, amount in amounts.items())))
+        if self.reporter is not None:
+            report = self.reporter.report(self.epoch, self._dealer.identity)
+            if report is not None:
+                self.send(report)
 
     def _beat(self) -> None:
         """Say Hello, and notice a dispatcher that does not answer."""
@@ -221,7 +244,7 @@ class Link:
         if self.liveness.is_connected:
             self._send_counts()
         if self.liveness.hello_is_due(now):
-            self.send(Hello(self.name, self.epoch))
+            self.send(Hello(self.name, self.epoch, self.segment))
             self.liveness.asked(now)
         self.drain()
         delay = max(0.001, self.liveness.next_beat(now) - now)
@@ -270,6 +293,7 @@ class Link:
     def _take_welcome(self, message: Welcome) -> None:
         if message.epoch != self.epoch:
             models = {spec.tag: spec for spec in map(decode_spec, message.models)}
+            self.segment = None
             self.send(Hello(self.name, message.epoch))
             self._renew(models)
             for id in self._asked:

@@ -16,7 +16,17 @@ import numpy as np
 
 from tfrunner.errors import ModelError, ProtocolError, TFRunnerError, from_wire
 from tfrunner.padding import Short, cut_back
-from tfrunner.protocol import Block, Cancel, Failures, Message, Request, Results, Span, Submit
+from tfrunner.protocol import (
+    Block,
+    Bodies,
+    Cancel,
+    Failures,
+    Message,
+    Request,
+    Results,
+    Span,
+    Submit,
+)
 from tfrunner.specs import Node, leaves
 from tfrunner.tensors import Array, Layout, batch_axis, decode_layout, rows_of, unpack
 from tfrunner.values import in_python
@@ -35,11 +45,13 @@ class Answer(NamedTuple):
         structure: How the tensors are nested.
         timing: Seconds that it was queued, and that gathering its batch, the model, and cutting
             up the outputs took; () where it is not known.
+        batch_rows: Rows of the batch that it was in; 0 where that is not known.
     """
 
     arrays: list[Array]
     structure: Node
     timing: tuple[float, ...] = ()
+    batch_rows: int = 0
 
     def without(self, cuts: Sequence[Short]) -> Answer:
         """Return the answer without what belongs to filled-up inputs."""
@@ -96,13 +108,18 @@ def result_form(data: bytes) -> ResultForm:
 
 
 class Pending(Generic[W]):
-    """The unanswered requests of one gateway; `W` is what waits for an answer."""
+    """The unanswered requests of one gateway; `W` is what waits for an answer.
+
+    Attributes:
+        never_sent: Requests that were dropped before they had left, as of the last `outgoing`.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, Waiting[W]] = {}
         self._unsent: list[Request] = []
         self._dropped: list[int] = []
         self._deadlines: list[tuple[float, int]] = []  # a heap; finished ones leave it late
+        self.never_sent: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -156,8 +173,10 @@ class Pending(Generic[W]):
         messages: list[Message] = []
         unsent, self._unsent = self._unsent, []
         dropped, self._dropped = self._dropped, []
+        if self.never_sent:
+            self.never_sent = set()
         if dropped:
-            never_sent = {request.id for request in unsent}.intersection(dropped)
+            self.never_sent = never_sent = {each.id for each in unsent}.intersection(dropped)
             unsent = [request for request in unsent if request.id not in never_sent]
             dropped = [id for id in dropped if id not in never_sent]
         if unsent:
@@ -185,6 +204,22 @@ class Pending(Generic[W]):
             left = max(0.0, each.deadline - now)
             self._unsent.append(msgspec.structs.replace(each.request, timeout=left))
         return lost
+
+    def bodies(self, id: int) -> Bodies | None:
+        """Return the bodies of a request that waits, None if it does not."""
+        known = self._waiting.get(id)
+        return None if known is None else known.request.bodies
+
+    def replace(self, id: int, bodies: Bodies) -> None:
+        """Let a request that waits have its bodies elsewhere."""
+        known = self._waiting[id]
+        known.request = msgspec.structs.replace(known.request, bodies=bodies)
+
+    def send_one_again(self, id: int, now: float) -> None:
+        """Put a request that waits into the next `outgoing`, with the seconds left."""
+        known = self._waiting[id]
+        left = max(0.0, known.deadline - now)
+        self._unsent.append(msgspec.structs.replace(known.request, timeout=left))
 
     def give_up(self) -> list[Waiting[W]]:
         """Drop every request, and return them."""
@@ -238,9 +273,10 @@ class Pending(Generic[W]):
                         array if axis is None else rows_of(array, axis, start, stop)
                         for array, axis in zip(arrays, axes, strict=True)
                     ]
-                outcome: Outcome | None = Answer(own, structure, block.timing)
+                answer = Answer(own, structure, block.timing, block.batch_rows)
+                outcome: Outcome | None = answer
                 if not count == span.rows == known.request.rows:
-                    outcome = _complete(known, span, Answer(own, structure, block.timing), axes)
+                    outcome = _complete(known, span, answer, axes)
                 if outcome is not None:
                     del waiting[span.request]
                     outcomes.append((known.waiter, outcome))

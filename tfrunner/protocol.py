@@ -4,13 +4,14 @@ Messages are frozen and grouped by link and direction; a union per direction say
 receiver accepts. They travel as MessagePack; decoding checks tag, arity and every type.
 There is no pickle. A body (the bytes of a tensor) below INLINE_BYTES travels inside the
 message (measured: a ZeroMQ frame costs 2.5 us, inline bytes 0.1 us); a larger one is a frame
-of its own, never copied. No body is opened here.
+of its own, never copied, or lies in shared memory, and the message says where
+(`shared_memory`). No body is opened here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
 import msgspec
 
@@ -19,15 +20,8 @@ from tfrunner.errors import ProtocolError
 INLINE_BYTES = 8192
 
 Buffer = Union[bytes, memoryview]
-Body = Union[bytes, int]
-"""On the wire: the bytes, or the number of the frame that holds them."""
-
-if TYPE_CHECKING:
-    Bodies = tuple[Any, ...]  # of Buffer, as everyone but the wire sees them
-else:
-    Bodies = tuple[Body, ...]  # what the decoder checks
-
 Number = Annotated[int, msgspec.Meta(ge=0)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**48)]
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 """Neither negative nor NaN nor infinite: a deadline is made of it."""
 
@@ -42,6 +36,39 @@ class Message(
     """Base of all messages."""
 
 
+class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Where a body lies in its gateway's segment, in bytes."""
+
+    offset: Size
+    length: Size
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A gateway's shared memory: the descriptor of its process that holds it, and its bytes.
+
+    `name` is that of the memory file: no other segment has ever had it.
+    """
+
+    name: str
+    pid: Number
+    descriptor: Number
+    size: Size
+
+
+Body = Union[bytes, int]
+"""On the wire: the bytes, or the number of the frame that holds them."""
+
+if TYPE_CHECKING:
+    Bodies = tuple[Any, ...]  # of Buffer, as everyone but the wire sees them
+    LentBodies = tuple[Any, ...]  # of Buffer or Place
+else:
+    Bodies = tuple[Body, ...]  # what the decoder checks
+    LentBodies = tuple[Union[Body, Place], ...]
+
+
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Rows `start` to `stop` of one request, as a worker gets them.
 
@@ -52,7 +79,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     start: Number
     stop: Number
     rows: Number
-    bodies: Bodies
+    bodies: LentBodies
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -68,10 +95,14 @@ class Span(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Hello(Message, frozen=True):
-    """I am here; I know this epoch ("" at first). Sent at start and every HELLO_SECONDS."""
+    """I am here; I know this epoch ("" at first). Sent at start and every HELLO_SECONDS.
+
+    `segment` is where bodies lie that this peer sends from now on; None: in no shared memory.
+    """
 
     name: str
     epoch: str = ""
+    segment: Segment | None = None
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -85,7 +116,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         rows: How many rows the request has; 1 where the method is not batchable.
         timeout: Seconds left.
         client: Whose fair share it is counted against.
-        bodies: The bytes of its tensors, in the order of the layout.
+        bodies: The bytes of its tensors, in the order of the layout, or where they lie.
         priority: Its share against others doubles with each step.
     """
 
@@ -96,7 +127,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     rows: Number
     timeout: Seconds
     client: str
-    bodies: Bodies
+    bodies: LentBodies
     priority: Priority = 0
 
 
@@ -113,15 +144,76 @@ class Cancel(Message, frozen=True):
 
 
 class Ask(Message, frozen=True):
-    """Send me a Status with this number."""
+    """Send me a Status with this number; with `told`, also what users' own metrics add up to."""
 
     id: int
+    told: bool = False
 
 
 class Count(Message, frozen=True):
     """Add these amounts to counters of the front desk: (name, label, amount)."""
 
     amounts: tuple[tuple[str, str, float], ...]
+
+
+Rule = Literal["sum", "max", "min", "last"]
+
+
+class Family(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A metric of a user's own, as its module declares it.
+
+    Args:
+        labels: Names of its labels.
+        bounds: Upper bounds of a histogram's buckets, rising; the last bucket has none.
+        rule: How a gauge's values of several processes become one.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "summary"]
+    text: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    rule: Rule = "sum"
+
+
+def family_data(family: Family) -> dict[str, Any]:
+    """Return how a metric was declared as plain data, apart from its rule."""
+    return {
+        "name": family.name,
+        "kind": family.kind,
+        "text": family.text,
+        "labels": family.labels,
+        "bounds": family.bounds,
+    }
+
+
+class Reading(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What one process has counted since its start under one set of labels.
+
+    Args:
+        family: Its place among the families of the report.
+        values: The labels' values.
+        numbers: A value; of a summary count and sum, of a histogram each bucket's count and the
+            sum.
+        age: Seconds since it changed.
+    """
+
+    family: Number
+    values: tuple[str, ...]
+    numbers: tuple[float, ...]
+    age: Seconds = 0.0
+
+
+class Report(Message, frozen=True):
+    """A process's own metrics that have changed since its last report in this epoch.
+
+    `process` is unique for each process start, as in Processes.
+    """
+
+    process: str
+    epoch: str
+    families: tuple[Family, ...]
+    readings: tuple[Reading, ...]
 
 
 # --- dispatcher -> gateway ------------------------------------------------------------------
@@ -141,19 +233,26 @@ class Block(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """Rows of one gateway out of one batch: outputs stacked in the order of the spans.
 
     `timing` says where the time went, in seconds. A worker sends (gather, run, scatter), or
-    nothing; the dispatcher puts before it how long the first of the requests was queued.
+    nothing; the dispatcher puts before it how long the first of the requests was queued, and
+    says how many rows the whole batch had; 0: that is not known.
     """
 
     spans: tuple[Span, ...]
     layout: bytes
     bodies: Bodies
     timing: tuple[float, ...] = ()
+    batch_rows: Number = 0
 
 
 class Results(Message, frozen=True):
-    """Answers; one message for each gateway and turn."""
+    """Answers; one message for each gateway and turn.
+
+    `released` are requests with bodies in shared memory, each once: their outcome is known, no
+    worker holds them any more, and what they lie in may be used again.
+    """
 
     blocks: tuple[Block, ...]
+    released: tuple[int, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -247,22 +346,27 @@ class BatchDone(Message, frozen=True):
 
 
 class BatchFailed(Message, frozen=True):
-    """The model raised, or its rows do not match; the traceback is in the worker's log."""
+    """The model raised, or its rows do not match; the traceback is in the worker's log.
+
+    `gateways` are those whose shared memory was refused: the others' requests may run at once.
+    """
 
     batch: int
     attempt: int
     code: str
     message: str
+    gateways: tuple[bytes, ...] = ()
 
 
 # --- dispatcher -> worker -------------------------------------------------------------------
 
 
 class PartsOf(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """The parts of a batch that came through one gateway."""
+    """The parts of a batch that came through one gateway, and the segment that some lie in."""
 
     gateway: bytes
     parts: tuple[Part, ...]
+    segment: Segment | None = None
 
 
 class RunBatch(Message, frozen=True):
@@ -321,15 +425,18 @@ class Fence(Message, frozen=True):
     reason: str
 
 
-FromGateway = Union[Hello, Submit, Cancel, Ask, Count]
+FromGateway = Union[Hello, Submit, Cancel, Ask, Count, Report]
 ToGateway = Union[Welcome, Results, Failures, Status]
-FromWorker = Union[WorkerHello, Leave, BatchDone, BatchFailed]
+FromWorker = Union[WorkerHello, Leave, BatchDone, BatchFailed, Report]
 ToWorker = Union[Welcome, RunBatch, Stop]
 FromSupervisor = Union[SupervisorHello, WorkerGone, Processes, ModelUnavailable, Drain, Ask]
 ToSupervisor = Union[Welcome, Fence, Status]
 FromBackend = Union[FromWorker, FromSupervisor]
 
 HELLO_SECONDS = 0.5
+
+SEGMENT_REFUSED = "segment_refused"
+"""Code of a failure that only its gateway sees: it sends the request again, as frames."""
 
 T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
@@ -342,11 +449,13 @@ def encode(message: Message) -> list[Buffer]:
         case Submit(requests=requests):
             message = Submit(_externalize(requests, frames))
         case RunBatch(groups=groups):
-            outside = tuple(PartsOf(g.gateway, _externalize(g.parts, frames)) for g in groups)
+            outside = tuple(
+                PartsOf(g.gateway, _externalize(g.parts, frames), g.segment) for g in groups
+            )
             if len(frames) > 1:
                 message = msgspec.structs.replace(message, groups=outside)
-        case Results(blocks=blocks):
-            message = Results(_externalize(blocks, frames))
+        case Results(blocks=blocks, released=released):
+            message = Results(_externalize(blocks, frames), released)
         case BatchDone(blocks=addressed):
             kept = _externalize([b.block for b in addressed], frames)
             if len(frames) > 1:
@@ -359,12 +468,14 @@ def _externalize(items: Sequence[T], frames: list[Buffer]) -> tuple[T, ...]:
     """Move large bodies out of structs that have `bodies`, into `frames`."""
     moved = list(items)
     for index, item in enumerate(items):
-        bodies: tuple[Buffer, ...] = item.bodies  # type: ignore[attr-defined]
+        bodies: tuple[Any, ...] = item.bodies  # type: ignore[attr-defined]
         if all(len(body) < INLINE_BYTES for body in bodies):
             continue
-        kept: list[Body] = []
+        kept: list[Body | Place] = []
         for body in bodies:
-            if len(body) < INLINE_BYTES:
+            if type(body) is Place:
+                kept.append(body)
+            elif len(body) < INLINE_BYTES:
                 kept.append(bytes(body))
             else:
                 frames.append(body)
@@ -402,11 +513,11 @@ def _internalize(message: Any, frames: Sequence[Buffer]) -> Any:
         case Submit(requests=requests):
             inner = _take_all(requests, frames)
             return message if inner is requests else Submit(inner)
-        case Results(blocks=blocks):
+        case Results(blocks=blocks, released=released):
             inside = _take_all(blocks, frames)
-            return message if inside is blocks else Results(inside)
+            return message if inside is blocks else Results(inside, released)
         case RunBatch(groups=groups):
-            taken = tuple(PartsOf(g.gateway, _take_all(g.parts, frames)) for g in groups)
+            taken = tuple(PartsOf(g.gateway, _take_all(g.parts, frames), g.segment) for g in groups)
             return msgspec.structs.replace(message, groups=taken)
         case BatchDone(blocks=addressed):
             kept = _take_all(tuple(b.block for b in addressed), frames)

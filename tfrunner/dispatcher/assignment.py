@@ -153,6 +153,7 @@ class Assignment:
         batch.waited = now - rerun.pieces[0].owner.arrived
         self._predict(model, batch, worker)
         worker.batches.append(batch)
+        self._requests.hold(batch)
         if len(worker.batches) == 1:
             batch.run(now)
             model.team.started(worker)

@@ -13,7 +13,7 @@ from tfrunner.dispatcher.states import (
     RequestState,
     move,
 )
-from tfrunner.protocol import BlockFor, Part, PartsOf, Request, RunBatch
+from tfrunner.protocol import BlockFor, Part, PartsOf, Place, Request, RunBatch, Segment
 
 if TYPE_CHECKING:
     from tfrunner.dispatcher.flows import Account
@@ -32,11 +32,15 @@ class Accepted:
         cost: Seconds of device time that it was predicted to need when it was queued.
         account: Whose share it is counted against; set when it is queued.
         queue: Where it waits; set when it is looked at for the first time.
+        is_lent: Whether bodies of it lie in its gateway's shared memory.
+        segment: Which one that is; None where no body does.
+        holders: How many batches that workers hold have rows of it; counted if it is lent.
     """
 
     __slots__ = (
         *("gateway", "request", "arrived", "deadline", "weight", "size"),
         *("taken", "remaining", "deaths", "state", "cost", "account", "queue"),
+        *("is_lent", "segment", "holders"),
     )
 
     account: Account
@@ -48,7 +52,14 @@ class Accepted:
         self.arrived = arrived
         self.deadline = arrived + request.timeout
         self.weight = max(1, request.rows)
-        self.size = sum(map(len, request.bodies))
+        self.is_lent = False
+        self.segment: Segment | None = None
+        self.holders = 0
+        self.size = 0
+        for body in request.bodies:
+            self.size += len(body)
+            if type(body) is Place:
+                self.is_lent = True
         self.taken = 0
         self.remaining = self.weight
         self.deaths = 0
@@ -113,11 +124,12 @@ class Batch:
         expected: Seconds that it was predicted to run; 0 where nothing was known.
         ends: When it was predicted to be back; infinity where nothing was known.
         latest: When it would be so late that the prediction is worth nothing.
+        lent: The owners of its pieces whose bodies lie in shared memory, once for each piece.
     """
 
     __slots__ = (
         *("alone", "attempt", "bisection", "costs", "ends", "expected", "groups", "id"),
-        *("latest", "padded", "pieces", "rows", "sent", "started", "state", "waited"),
+        *("latest", "lent", "padded", "pieces", "rows", "sent", "started", "state", "waited"),
     )
 
     def __init__(self, number: int, rerun: Rerun) -> None:
@@ -134,6 +146,7 @@ class Batch:
         self.expected = 0.0
         self.ends = self.latest = math.inf
         self.state = BatchState.STAGED
+        self.lent = [piece.owner for piece in rerun.pieces if piece.owner.is_lent]
         self.groups = group(rerun.pieces)
         self.rows = sum(part.stop - part.start for each in self.groups for part in each.parts)
 
@@ -181,11 +194,17 @@ class Batch:
 def group(pieces: list[Piece]) -> tuple[PartsOf, ...]:
     """Return the pieces as parts, together for each gateway."""
     by_gateway: dict[bytes, list[Part]] = {}
+    segments: dict[bytes, Segment] = {}
     for owner, start, stop in pieces:
         request = owner.request
         part = Part(request.id, start, min(stop, request.rows), request.rows, request.bodies)
         by_gateway.setdefault(owner.gateway, []).append(part)
-    return tuple(PartsOf(gateway, tuple(parts)) for gateway, parts in by_gateway.items())
+        if owner.segment is not None:
+            segments[owner.gateway] = owner.segment
+    return tuple(
+        PartsOf(gateway, tuple(parts), segments.get(gateway))
+        for gateway, parts in by_gateway.items()
+    )
 
 
 SLACK_RUNS = 1.0

@@ -23,6 +23,7 @@ from tfrunner.dispatcher.policy import Hold, Policy
 from tfrunner.dispatcher.recovery import Recovery
 from tfrunner.dispatcher.requests import Requests
 from tfrunner.dispatcher.roster import Roster
+from tfrunner.dispatcher.told import Told
 
 SILENCE_SECONDS = 1.0
 """A gateway that owes us a Hello for so long is sent a Welcome: it fails to leave if it is gone."""
@@ -66,6 +67,7 @@ class Core:
         self._inbox: deque[tuple[bytes, Any, float]] = deque()
         self._processes: tuple[dict[str, Any], ...] = ()
         self._counters: dict[str, dict[str, float]] = {}
+        self._told = Told(self._out.note)
         self._draining = False
 
     @property
@@ -129,9 +131,9 @@ class Core:
                 self._roster.finish(sender, message, now)
             case p.Cancel(ids=ids):
                 self._requests.cancel(sender, ids)
-            case p.Hello(epoch=epoch):
+            case p.Hello(epoch=epoch, segment=segment):
                 if epoch == self.epoch:
-                    self._requests.heard(sender, now)
+                    self._requests.meet(sender, segment, now)
                 specs = self._specs if epoch != self.epoch else ()
                 self._out.to_frontend(sender, p.Welcome(self.epoch, specs))
             case p.WorkerHello():
@@ -147,8 +149,11 @@ class Core:
 
     def _take_in_control(self, sender: bytes, message: Any, now: float) -> None:
         match message:
-            case p.Ask(id=number):
-                status = p.Status(number, self.snapshot(now))
+            case p.Ask(id=number, told=wants_told):
+                state = self.snapshot(now)
+                if wants_told:
+                    state["told"] = self._told.as_data()
+                status = p.Status(number, state)
                 if self._roster.is_supervisor(sender):
                     self._out.to_backend(sender, status)
                 else:
@@ -157,10 +162,14 @@ class Core:
                 for name, label, amount in amounts:
                     labels = self._counters.setdefault(name, {})
                     labels[label] = labels.get(label, 0) + amount
+            case p.Report(epoch=epoch):
+                if epoch == self.epoch:  # else it is said again, to this one
+                    self._told.take(message, now)
             case p.SupervisorHello():
                 self._roster.meet_supervisor(sender)
             case p.Processes(rows=rows):
                 self._processes = rows
+                self._told.attend({row.get("name", "") for row in rows}, now)
             case p.ModelUnavailable(model=tag, reason=reason):
                 self._roster.set_reason(tag, reason)
             case p.Drain():
@@ -176,7 +185,12 @@ class Core:
         model = self._models.get(request.model)
         if self._requests.knows(accepted):
             return  # sent again after a reconnect: the first one counts
-        if model is None:
+        if accepted.is_lent:
+            accepted.segment = self._requests.segment(accepted.gateway)
+        if accepted.is_lent and accepted.segment is None:
+            text = "its bodies lie in shared memory that its gateway has not announced"
+            self._requests.refuse(accepted, p.SEGMENT_REFUSED, text)
+        elif model is None:
             served = ", ".join(sorted(self._models)) or "none"
             text = f"model {request.model!r} is not served here; served: {served}."
             self._requests.refuse(accepted, "not_found", text)

@@ -31,6 +31,7 @@ class Outbox:
         self._sends: list[Send] = []
         self._blocks: dict[bytes, list[Block]] = {}
         self._failures: dict[bytes, list[Failure]] = {}
+        self._released: dict[bytes, list[int]] = {}
         self.notes: list[str] = []
 
     def to_frontend(self, gateway: bytes, message: Message) -> None:
@@ -49,14 +50,26 @@ class Outbox:
         """Tell why a request fails."""
         self._failures.setdefault(gateway, []).append(failure)
 
+    def release(self, gateway: bytes, request: int) -> None:
+        """Tell that no worker holds a request any more that lies in shared memory."""
+        self._released.setdefault(gateway, []).append(request)
+
     def note(self, text: str) -> None:
         """Leave a line for the log, which the shell writes."""
         self.notes.append(text)
 
     def take(self) -> list[Send]:
-        """Return everything, and start anew."""
+        """Return everything, and start anew.
+
+        Failures go first: a gateway reads once more what a refused request has in shared memory.
+        """
         sends = self._sends
-        sends += [Send(FRONTEND, g, Results(tuple(b))) for g, b in self._blocks.items()]
         sends += [Send(FRONTEND, g, Failures(tuple(f))) for g, f in self._failures.items()]
-        self._sends, self._blocks, self._failures = [], {}, {}
+        for gateway in self._released:
+            self._blocks.setdefault(gateway, [])
+        sends += [
+            Send(FRONTEND, gateway, Results(tuple(blocks), tuple(self._released.get(gateway, ()))))
+            for gateway, blocks in self._blocks.items()
+        ]
+        self._sends, self._blocks, self._failures, self._released = [], {}, {}, {}
         return sends

@@ -29,6 +29,7 @@ def _timed(block: Block, batch: Batch, seconds: float) -> Block:
         block.layout,
         block.bodies,
         (batch.waited, *(block.timing or (0.0, seconds, 0.0))),
+        batch.rows,
     )
 
 
@@ -61,6 +62,8 @@ class Recovery:
         batch.move("fail")
         pieces = [piece for piece in batch.pieces if piece.owner.is_open]
         method = pieces[0].owner.request.method if pieces else ""
+        if failed.gateways and self._set_apart(model, batch, pieces, failed):
+            return None
         if failed.code == OUT_OF_MEMORY and self._shrink(model, worker, batch, pieces):
             return None
         if len(pieces) <= 1 or not model.is_repeatable(method):
@@ -81,6 +84,25 @@ class Recovery:
         for half in reversed(halves(pieces)):
             queue.reruns.appendleft(Rerun(half, 1, bisection=bisection))
         return None
+
+    def _set_apart(
+        self, model: Model, batch: Batch, pieces: list[Piece], failed: BatchFailed
+    ) -> bool:
+        """Fail what lies in shared memory that was refused, and run the rest at once.
+
+        Nothing was run yet. Its gateway sends again as frames what it can.
+        """
+        refused = [piece for piece in pieces if piece.owner.gateway in failed.gateways]
+        rest = [piece for piece in pieces if piece.owner.gateway not in failed.gateways]
+        if pieces and not refused:
+            return False
+        if refused:
+            self._out.note(f"{failed.message}: {names(refused)}")
+        self._fail_all(refused, failed)
+        if rest:
+            rerun = Rerun(rest, batch.attempt + 1, batch.alone, batch.bisection)
+            model.queue_of(rest[0].owner.request).reruns.appendleft(rerun)
+        return True
 
     def _shrink(self, model: Model, worker: Worker, batch: Batch, pieces: list[Piece]) -> bool:
         """Lower a worker's limit to half of what it could not hold; return whether that helps."""
@@ -104,6 +126,7 @@ class Recovery:
         for batch in reversed(worker.batches):
             was_running = batch.state is BatchState.RUNNING
             batch.move("return")
+            self._requests.let_go(batch)
             pieces = [piece for piece in batch.pieces if piece.owner.is_open]
             if not pieces:
                 continue

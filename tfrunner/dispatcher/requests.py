@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.batches import Accepted, Batch
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
-from tfrunner.protocol import Failure
+from tfrunner.protocol import Failure, Segment
 
 
 class Gateway:
-    """One gateway: what it waits for, and when it was last heard."""
+    """One gateway: what it waits for, when it was last heard, and its shared memory."""
 
-    __slots__ = ("heard", "requests")
+    __slots__ = ("heard", "requests", "segment")
 
     def __init__(self) -> None:
         self.heard = 0.0
         self.requests: dict[int, Accepted] = {}
+        self.segment: Segment | None = None
 
 
 class Requests:
@@ -36,6 +37,15 @@ class Requests:
     def has_met(self, gateway: bytes) -> bool:
         """Whether this gateway has said Hello with our epoch."""
         return gateway in self._gateways
+
+    def meet(self, gateway: bytes, segment: Segment | None, now: float) -> None:
+        """Take in a gateway's Hello."""
+        self.heard(gateway, now)
+        self._gateways[gateway].segment = segment
+
+    def segment(self, gateway: bytes) -> Segment | None:
+        """Return the shared memory that a gateway has announced, if any."""
+        return self._gateways[gateway].segment
 
     def heard(self, gateway: bytes, now: float) -> None:
         """Remember that a gateway is there."""
@@ -81,6 +91,30 @@ class Requests:
         if model is not None:
             model.ledger.refused[reason or code] += 1
             model.ledger.outcomes[code] += 1
+        if accepted.is_lent:
+            self._out.release(accepted.gateway, accepted.request.id)
+
+    # --- shared memory ------------------------------------------------------------------------
+
+    def hold(self, batch: Batch) -> None:
+        """Note that a worker is given a batch."""
+        for accepted in batch.lent:
+            accepted.holders += 1
+
+    def let_go(self, batch: Batch) -> None:
+        """Note that a worker holds a batch no more: it has answered, or it was reaped.
+
+        Nothing else ends a hold: a worker reads what it holds, whoever still waits for it.
+        """
+        for accepted in batch.lent:
+            accepted.holders -= 1
+            self._release(accepted)
+
+    def _release(self, accepted: Accepted) -> None:
+        """Tell a gateway of a lent request that is closed, and that no worker holds."""
+        if accepted.is_lent and not accepted.holders and not accepted.is_open:
+            self._out.release(accepted.gateway, accepted.request.id)
+            accepted.is_lent = False
 
     # --- ways out -----------------------------------------------------------------------------
 
@@ -157,3 +191,4 @@ class Requests:
         if event == "drop":
             model.ledger.dropped[outcome] += 1
         del self._gateways[accepted.gateway].requests[accepted.request.id]
+        self._release(accepted)

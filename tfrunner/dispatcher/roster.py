@@ -146,6 +146,7 @@ class Roster:
         else:
             worker.last_error = message.message
             self._recovery.isolate(model, worker, batch, message)
+        self._requests.let_go(batch)
         if worker.state is WorkerState.LEAVING and not worker.batches:
             self._out.to_backend(worker.identity, Stop())
 

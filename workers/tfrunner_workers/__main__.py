@@ -20,6 +20,7 @@ import msgspec
 from tfrunner import learned_file
 from tfrunner.config import ServedModel, WorkerConfig, from_argument, home
 from tfrunner.errors import ConfigError, CorruptModel, TFRunnerError
+from tfrunner.monitoring import MONITORS
 from tfrunner.options import RunnableSource
 from tfrunner.processes import (
     CONFIG_ERROR,
@@ -34,7 +35,7 @@ from tfrunner_workers import echo, runnables
 from tfrunner_workers.connection import Connection
 from tfrunner_workers.devices import device_class, import_tensorflow
 from tfrunner_workers.hosted import Hosted, describe
-from tfrunner_workers.loop import Loop, entries
+from tfrunner_workers.loop import Entry, Loop, entries
 from tfrunner_workers.warmup import declared, warm
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def main() -> int:
 def work(config: WorkerConfig) -> int:
     """Be this worker until stopped; return the exit status."""
     configure_logging(config.log_level, config.name)
+    MONITORS.configure(config.name, config.observation)
     connection = Connection(config)
     connection.open()
     try:
@@ -71,7 +73,10 @@ def work(config: WorkerConfig) -> int:
         connection.report_load_error(reason)
         connection.close(FAREWELL_SECONDS)
         return LOAD_ERROR
-    serve(connection, hosted, states, on=device_class(config.device, config.threads))
+    # What users wrote may keep an input; TensorFlow's functions do not.
+    table = entries(hosted, states, borrows=config.model.kind != "runnable")
+    serve(connection, table, states, on=device_class(config.device, config.threads))
+    MONITORS.writer.close()
     connection.close(min(config.grace, FAREWELL_SECONDS))
     return 0
 
@@ -161,13 +166,13 @@ def restrict(hosted: LoadedModel | echo.EchoModel, model: ServedModel) -> None:
 
 
 def serve(
-    connection: Connection, hosted: Hosted, states: tuple[MethodState, ...], *, on: str
+    connection: Connection, table: dict[str, Entry], states: tuple[MethodState, ...], *, on: str
 ) -> None:
     """Say ready, and answer batches until a Stop or a signal comes; `on` is the device's class."""
     with StopSignals((signal.SIGTERM,)) as signals:
         connection.become_ready(states, signals, device_class=on)
         logger.info("ready")
-        Loop(connection, entries(hosted, states)).run()
+        Loop(connection, table).run()
         logger.info("stopped")
 
 

@@ -14,8 +14,10 @@ import os
 import threading
 import time
 
+from tfrunner import metrics
 from tfrunner.config import WorkerConfig
 from tfrunner.errors import ProtocolError
+from tfrunner.metric_series import Reporter
 from tfrunner.processes import StopSignals
 from tfrunner.protocol import (
     HELLO_SECONDS,
@@ -51,6 +53,7 @@ class Connection:
         self._next_wish = 0.0
         self._config = config
         self._dealer = Dealer(config.name)
+        self._reporter = Reporter(metrics.CATALOGUE, config.name)
         self._decoder = Decoder(ToWorker)
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -157,6 +160,8 @@ class Connection:
         """Close; wait at most `linger` seconds for what was sent to leave."""
         self._closed.set()
         self._thread.join()
+        with self._lock:
+            self._report()
         self._dealer.close(linger)
 
     def _announce(self) -> None:
@@ -174,7 +179,14 @@ class Connection:
             self._device_class,
         )
         self._dealer.send(encode(hello))
+        self._report()
         self._due = time.monotonic() + HELLO_SECONDS
+
+    def _report(self) -> None:
+        """Tell what users' own metrics count. The caller holds the lock."""
+        report = self._reporter.report(self._epoch, self._dealer.identity)
+        if report is not None:
+            self._dealer.send(encode(report))
 
     def _read(self) -> None:
         """Take in what has arrived. The caller holds the lock."""

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from tfrunner.errors import ModelError, OutOfMemory, ProtocolError
 from tfrunner.protocol import (
+    SEGMENT_REFUSED,
     BatchDone,
     BatchFailed,
     Block,
@@ -20,9 +21,10 @@ from tfrunner.protocol import (
     Welcome,
 )
 from tfrunner.specs import ANY
-from tfrunner.tensors import Array, Layout, batch_axis, decode_layout
+from tfrunner.tensors import DTYPES, Array, Layout, batch_axis, decode_layout
 from tfrunner_workers.assembly import assemble, disassemble, is_whole
 from tfrunner_workers.hosted import Hosted, Method, describe
+from tfrunner_workers.segments import SegmentRefused, Segments, has_shared
 
 logger = logging.getLogger("tfrunner.worker")
 
@@ -48,12 +50,15 @@ class Entry(NamedTuple):
         takes: Dtypes and ragged ranks of the tensors that it takes, for each variant.
         axis: The axis of every output that counts rows.
         batchable: Whether rows of different requests may be run together here.
+        borrows: Whether it lets go of its inputs when it returns, and never writes to them: a
+            lone request's bodies are given to it where they lie, in shared memory too.
     """
 
     run: Method
     takes: tuple[Kinds, ...]
     axis: int
     batchable: bool
+    borrows: bool = False
 
     def accepts(self, layout: Layout) -> bool:
         """Return whether tensors of this layout are what one of its variants takes."""
@@ -67,12 +72,16 @@ class Entry(NamedTuple):
         )
 
 
-def entries(hosted: Hosted, states: tuple[MethodState, ...]) -> dict[str, Entry]:
+def entries(
+    hosted: Hosted, states: tuple[MethodState, ...], *, borrows: bool = False
+) -> dict[str, Entry]:
     """Return the methods by name.
 
     Args:
         hosted: The loaded model.
         states: What warm-up found out about its methods.
+        borrows: Whether its methods keep nothing of their inputs, unless they change state: a
+            variable that is assigned an input shares its memory.
     """
     table = {}
     for state in states:
@@ -82,20 +91,25 @@ def entries(hosted: Hosted, states: tuple[MethodState, ...]) -> dict[str, Entry]
             for variant in spec.of_variants()
         )
         run = hosted.methods[state.name]
-        table[state.name] = Entry(run, takes, spec.batch_dim[1], state.batchable)
+        table[state.name] = Entry(
+            *(run, takes, spec.batch_dim[1], state.batchable), borrows=borrows and state.repeatable
+        )
     return table
 
 
-def answer(table: dict[str, Entry], batch: RunBatch) -> BatchDone | BatchFailed:
+def answer(table: dict[str, Entry], batch: RunBatch, segments: Segments) -> BatchDone | BatchFailed:
     """Run a batch and return what to send; no batch makes it raise.
 
     Args:
         table: The methods by name.
         batch: What the dispatcher sent.
+        segments: Where bodies lie that are in shared memory.
     """
     begun = time.perf_counter()
     try:
-        entry, layout, arrays = _prepare(table, batch)
+        entry, layout, arrays = _prepare(table, batch, segments)
+    except SegmentRefused as exc:
+        return BatchFailed(batch.batch, batch.attempt, SEGMENT_REFUSED, exc.message, exc.gateways)
     except Exception as exc:
         logger.exception("%s was refused", _name(batch))
         text = exc.message if isinstance(exc, ProtocolError) else describe(exc)
@@ -134,7 +148,9 @@ def _failed(batch: RunBatch, exc: Exception) -> BatchFailed:
     return BatchFailed(batch.batch, batch.attempt, ModelError.code, text)
 
 
-def _prepare(table: dict[str, Entry], batch: RunBatch) -> tuple[Entry, Layout, list[Array]]:
+def _prepare(
+    table: dict[str, Entry], batch: RunBatch, segments: Segments
+) -> tuple[Entry, Layout, list[Array]]:
     entry = table.get(batch.method)
     if entry is None:
         raise ProtocolError(f"method {batch.method!r} is not served; there are: {', '.join(table)}")
@@ -144,7 +160,15 @@ def _prepare(table: dict[str, Entry], batch: RunBatch) -> tuple[Entry, Layout, l
             f"method {batch.method!r} takes {[[d for d, _ in kinds] for kinds in entry.takes]}, "
             f"the batch has {[leaf.dtype for leaf in layout.leaves]}"
         )
+    if has_shared(batch):
+        batch = segments.open(batch, copies=not entry.borrows and _gives_views(batch, layout))
     return entry, layout, assemble(batch, layout)
+
+
+def _gives_views(batch: RunBatch, layout: Layout) -> bool:
+    """Return whether the arrays of a batch are, or hold, views of its bodies."""
+    is_one = len(batch.groups) == 1 and len(batch.groups[0].parts) == 1
+    return is_one or any(leaf.ragged_rank or DTYPES[leaf.dtype].hasobject for leaf in layout.leaves)
 
 
 def _output_axis(entry: Entry, layout: Layout, batch: RunBatch) -> int | None:
@@ -179,6 +203,7 @@ class Loop:
         self._link = link
         self._table = table
         self._held: deque[RunBatch] = deque()
+        self._segments = Segments()
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -193,8 +218,9 @@ class Loop:
         while True:
             for message in self._link.receive(block=not self._held and not self._stopping):
                 self._record(message)
+            self._segments.drop_dead(time.monotonic())
             if self._held:
-                self._link.send(answer(self._table, self._held.popleft()))
+                self._link.send(answer(self._table, self._held.popleft(), self._segments))
             elif self._stopping:
                 return
 
@@ -204,5 +230,6 @@ class Loop:
                 self._held.append(message)
             case Welcome():  # another life of the dispatcher: it knows none of these batches
                 self._held.clear()
+                self._segments.drop_all()
             case Stop():
                 self.stop()
