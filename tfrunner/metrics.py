@@ -1,246 +1,305 @@
-"""The dispatcher's state as Prometheus metrics. Pure: what it says comes from the snapshot.
+"""Prometheus metrics of one's own: counted in any process, shown by every api process.
 
-All counters live in the dispatcher, so that every api process shows the whole server.
+    import tfrunner
+
+    SEEN = tfrunner.metrics.Counter("images_seen", "Images that were classified.", ["camera"])
+
+    SEEN.labels("north").inc()
+
+Declared in a Service's module or a Runnable's, once, at its top. Each process counts for itself
+and tells the dispatcher twice a second; `/metrics` of any api process shows the sums of all
+processes, those of the ones that are gone included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
-from prometheus_client.registry import Collector
+from tfrunner.errors import StateError
+from tfrunner.metric_series import Catalogue, Cell, Series, labels_of
+from tfrunner.protocol import Family
 
-__all__ = ["CONTENT_TYPE", "expose", "families"]
+__all__ = ["Counter", "Gauge", "Histogram", "Summary", "local_text"]
 
-State = Mapping[str, Any]
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Upper bounds of a histogram's buckets where none are given, as prometheus_client has them."""
+
+INFINITY = float("inf")
+
+CATALOGUE = Catalogue()
+"""The one thing that modules share: a metric is declared when its module is imported, before
+there is anything that it could be given to."""
+
+M = TypeVar("M", bound="_Metric")
 
 
-def expose(state: State) -> bytes:
-    """Return the text that `/metrics` answers with.
+class _Metric:
+    """What all kinds have: a declaration, and labels.
 
     Args:
-        state: The dispatcher's snapshot.
+        series: What this process has counted.
+        values: Of the labels; None: they are not chosen yet.
     """
-    registry = CollectorRegistry()
-    registry.register(_Snapshot(state))
-    return generate_latest(registry)
+
+    _series: Series
+    _cell: Cell | None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._series.family.name} [{self._cell}]>"
+
+    def _declare(self, family: Family) -> None:
+        self._series = CATALOGUE.declare(family)
+        self._cell = None if family.labels else self._series.cell(())
+
+    def labels(self: M, *values: object, **named: object) -> M:
+        """Return the metric under these values of its labels, given in order or by name.
+
+        Raises:
+            StateError: There are too few, too many, or others.
+        """
+        if self._cell is not None:
+            family = self._series.family
+            raise StateError(f"the metric {family.name!r} has no labels, or has them by now.")
+        child = type(self).__new__(type(self))
+        child._series = self._series
+        child._cell = self._series.cell(labels_of(self._series.family, values, named))
+        return child
+
+    def _chosen(self) -> Cell:
+        if self._cell is None:
+            family = self._series.family
+            raise StateError(
+                f"the metric {family.name!r} has the labels ({', '.join(family.labels)}): choose "
+                "their values with labels(...) first."
+            )
+        return self._cell
 
 
-class _Snapshot(Collector):
-    def __init__(self, state: State) -> None:
-        self._state = state
+class Counter(_Metric):
+    """A number that only grows; `/metrics` shows it as `<name>_total`.
 
-    def collect(self) -> Iterable[Metric]:
-        return families(self._state)
+    Args:
+        name: Letters, digits and underscores; not beginning with `tfrunner_`.
+        documentation: What is counted, for those who read the metrics.
+        labelnames: Names of labels, whose values each call of `labels` gives.
+        namespace: Put before the name.
+        subsystem: Put between the two.
+        unit: Put behind the name, such as "bytes".
 
+    Raises:
+        ConfigError: A name cannot be one, or the metric is declared otherwise elsewhere.
+    """
 
-def families(state: State) -> Iterator[Metric]:
-    """Yield every metric of the server; what a snapshot lacks counts as zero."""
-    models: State = state.get("models", {})
-    yield _gauge("up", "1: the dispatcher answers.", [((), 1.0)])
-    uptime = [((), state.get("uptime", 0.0))]
-    yield _gauge("uptime_seconds", "Seconds since the dispatcher started.", uptime)
-    yield from _model_counters(models)
-    yield from _model_gauges(models)
-    yield from _model_histograms(models)
-    yield from _workers(state)
-    yield from _processes(state)
-    yield from _front_desk(state)
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Sequence[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+    ) -> None:
+        full = _full_name(name.removesuffix("_total"), namespace, subsystem, unit)
+        self._declare(Family(full, "counter", documentation, _names(labelnames)))
 
+    def inc(self, amount: float = 1) -> None:
+        """Add.
 
-Samples = Iterable[tuple[tuple[str, ...], float]]
+        Raises:
+            StateError: The amount is negative, or the labels are not chosen.
+        """
+        if not amount >= 0:
+            name = self._series.family.name
+            raise StateError(f"the counter {name!r} only grows; it was to grow by {amount!r}.")
+        self._chosen().add((0, float(amount)))
 
-
-def _counter(name: str, text: str, samples: Samples, *labels: str) -> Metric:
-    family = CounterMetricFamily(f"tfrunner_{name}", text, labels=labels)
-    for values, amount in samples:
-        family.add_metric(values, amount)
-    return family
-
-
-def _gauge(name: str, text: str, samples: Samples, *labels: str) -> Metric:
-    family = GaugeMetricFamily(f"tfrunner_{name}", text, labels=labels)
-    for values, amount in samples:
-        family.add_metric(values, amount)
-    return family
-
-
-def _by(models: State, key: str) -> Samples:
-    """Return a number of each model."""
-    return [((tag,), model.get(key, 0)) for tag, model in models.items()]
-
-
-def _by_key(models: State, key: str) -> Samples:
-    """Return the numbers of a mapping that each model has."""
-    return [
-        ((tag, label), amount)
-        for tag, model in models.items()
-        for label, amount in model.get(key, {}).items()
-    ]
+    @contextlib.contextmanager
+    def count_exceptions(
+        self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
+    ) -> Iterator[None]:
+        """Count the exceptions that leave a block, or a function that this decorates."""
+        try:
+            yield
+        except exception:
+            self.inc()
+            raise
 
 
-def _model_counters(models: State) -> Iterator[Metric]:
-    requests = _by_key(models, "requests")
-    yield _counter(
-        "requests", "Requests answered, by outcome: ok or an error's code.", requests,
-        "model", "outcome",
-    )  # fmt: skip
-    refused = _by_key(models, "refused")
-    yield _counter(
-        "refused", "Requests refused before they were queued, or dropped.", refused,
-        "model", "reason",
-    )  # fmt: skip
-    for key, text in (
-        ("rows", "Rows answered."),
-        ("batches", "Batches run."),
-        ("requeued", "Requests run again after their worker was lost."),
-        ("bisected", "Failed batches that were cut in two."),
-        ("poisoned", "Requests that ended the worker that ran them alone."),
-        ("fenced", "Workers that were killed because they hung or could not be reached."),
-        ("out_of_memory", "Batches that the device's memory did not hold."),
-        ("late", "Replies to an earlier attempt, which were dropped."),
-        ("padded_rows", "Rows added to batches to reach an allowed size."),
-        ("predicted_seconds", "Seconds that batches were predicted to take."),
-        ("error_seconds", "Seconds by which batches took longer or shorter than predicted."),
-    ):
-        yield _counter(key, text, _by(models, key), "model")
-    reasons = _by_key(models, "reasons")
-    yield _counter(
-        "dispatched", "Batches sent to workers, by why then.", reasons, "model", "reason"
-    )
-    dropped = _by_key(models, "dropped")
-    yield _counter(
-        "dropped", "Requests that were queued and not answered, by why.", dropped,
-        "model", "reason",
-    )  # fmt: skip
-    clients = _by_key(models, "client_seconds")
-    yield _counter(
-        "client_seconds", "Device time, by client; of the first ones by name.", clients,
-        "model", "client",
-    )  # fmt: skip
+class Gauge(_Metric):
+    """A number that rises and falls.
+
+    Args:
+        name: See Counter; so are the others.
+        documentation: What the number is.
+        labelnames: Names of labels.
+        namespace: Put before the name.
+        subsystem: Put between the two.
+        unit: Put behind the name.
+        aggregation: How the values of the processes become one: "sum", "max" or "min" of those
+            that live and have set it, or the "last" that was set.
+
+    Raises:
+        ConfigError: A name or the aggregation cannot be, or the metric is declared otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Sequence[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        *,
+        aggregation: Literal["sum", "max", "min", "last"] = "sum",
+    ) -> None:
+        full = _full_name(name, namespace, subsystem, unit)
+        family = Family(full, "gauge", documentation, _names(labelnames), rule=aggregation)
+        self._declare(family)
+
+    def set(self, value: float) -> None:
+        """Set the number."""
+        self._chosen().set(float(value))
+
+    def inc(self, amount: float = 1) -> None:
+        """Add."""
+        self._chosen().add((0, float(amount)))
+
+    def dec(self, amount: float = 1) -> None:
+        """Subtract."""
+        self._chosen().add((0, -float(amount)))
+
+    def set_to_current_time(self) -> None:
+        """Set it to the seconds since 1970."""
+        self.set(time.time())
+
+    def set_function(self, function: Callable[[], float]) -> None:
+        """Ask a function for the number, twice a second; it must return at once."""
+        self._chosen().source = function
+
+    @contextlib.contextmanager
+    def track_inprogress(self) -> Iterator[None]:
+        """Count who is in a block, or in a function that this decorates."""
+        self.inc()
+        try:
+            yield
+        finally:
+            self.dec()
+
+    @contextlib.contextmanager
+    def time(self) -> Iterator[None]:
+        """Set it to the seconds that a block takes, or a function that this decorates."""
+        with _stopwatch(self.set):
+            yield
 
 
-def _model_gauges(models: State) -> Iterator[Metric]:
-    for key, text in (
-        ("queued_requests", "Requests that wait for a worker."),
-        ("queued_rows", "Rows that wait for a worker."),
-        ("queued_bytes", "Bytes that wait for a worker."),
-    ):
-        yield _gauge(key, text, _by(models, key), "model")
-    yield _gauge(
-        "workers_up", "Workers with a loaded, warm model.", _by(models, "workers"), "model"
-    )
-    available = [
-        ((tag,), float(model.get("state") == "available")) for tag, model in models.items()
-    ]
-    yield _gauge("model_available", "1: the model is served.", available, "model")
+class Summary(_Metric):
+    """How many numbers there were, and their sum.
+
+    Args:
+        name: See Counter; so are the others.
+        documentation: What the numbers are.
+        labelnames: Names of labels.
+        namespace: Put before the name.
+        subsystem: Put between the two.
+        unit: Put behind the name.
+
+    Raises:
+        ConfigError: A name cannot be one, or the metric is declared otherwise elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Sequence[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+    ) -> None:
+        full = _full_name(name, namespace, subsystem, unit)
+        self._declare(Family(full, "summary", documentation, _names(labelnames)))
+
+    def observe(self, amount: float) -> None:
+        """Count a number."""
+        self._chosen().add((0, 1.0), (1, float(amount)))
+
+    @contextlib.contextmanager
+    def time(self) -> Iterator[None]:
+        """Count the seconds that a block takes, or a function that this decorates."""
+        with _stopwatch(self.observe):
+            yield
 
 
-def _model_histograms(models: State) -> Iterator[Metric]:
-    rows = HistogramMetricFamily("tfrunner_batch_rows", "Rows in a batch.", labels=["model"])
-    for tag, model in models.items():
-        rows.add_metric([tag], *_rows_histogram(model.get("batch_rows", {})))
-    yield rows
-    for key, text in (
-        ("queue_seconds", "Seconds that a request waited for a worker."),
-        ("run_seconds", "Seconds that a batch took in the model."),
-        ("prediction_ratio", "What a batch took, over what was predicted."),
-    ):
-        family = HistogramMetricFamily(f"tfrunner_{key}", text, labels=["model"])
-        for tag, model in models.items():
-            if key in model:
-                family.add_metric([tag], *_histogram(model[key]))
-        yield family
+class Histogram(_Metric):
+    """How many numbers there were below each of some bounds, and their sum.
+
+    Args:
+        name: See Counter; so are the others.
+        documentation: What the numbers are.
+        labelnames: Names of labels.
+        namespace: Put before the name.
+        subsystem: Put between the two.
+        unit: Put behind the name.
+        buckets: Upper bounds, rising; one without an end is added.
+
+    Raises:
+        ConfigError: A name or the buckets cannot be, or the metric is declared otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Sequence[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        *,
+        buckets: Sequence[float] = BUCKETS,
+    ) -> None:
+        full = _full_name(name, namespace, subsystem, unit)
+        bounds = tuple(float(bound) for bound in buckets if bound != INFINITY)
+        family = Family(full, "histogram", documentation, _names(labelnames), bounds)
+        self._declare(family)
+
+    def observe(self, amount: float) -> None:
+        """Count a number."""
+        cell, number = self._chosen(), float(amount)
+        cell.add((self._series.place(number), 1.0), (self._series.size - 1, number))
+
+    @contextlib.contextmanager
+    def time(self) -> Iterator[None]:
+        """Count the seconds that a block takes, or a function that this decorates."""
+        with _stopwatch(self.observe):
+            yield
 
 
-Buckets = list[tuple[str, float]]
+def local_text() -> str:
+    """Return what this process alone has counted, in Prometheus' text form: for tests."""
+    from tfrunner.exposition import expose_told  # prometheus_client, which no worker needs
+
+    return expose_told(CATALOGUE.as_data()).decode()
 
 
-def _histogram(histogram: State) -> tuple[Buckets, float]:
-    """Return cumulative buckets and the sum of {"bounds", "counts", "sum"}."""
-    total, buckets = 0.0, []
-    bounds = [*(f"{bound:g}" for bound in histogram["bounds"]), "+Inf"]
-    for bound, count in zip(bounds, histogram["counts"], strict=True):
-        total += count
-        buckets.append((bound, total))
-    return buckets, histogram["sum"]
+@contextlib.contextmanager
+def _stopwatch(take: Callable[[float], Any]) -> Iterator[None]:
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        take(time.perf_counter() - begin)
 
 
-def _rows_histogram(counts: Mapping[str, float]) -> tuple[Buckets, float]:
-    """Return cumulative buckets at powers of two, from how often each size was run."""
-    sizes = {int(rows): count for rows, count in counts.items()}
-    largest, bound, buckets = max(sizes, default=1), 1, []
-    while True:
-        within = sum(count for rows, count in sizes.items() if rows <= bound)
-        buckets.append((str(bound), within))
-        if bound >= largest:
-            break
-        bound *= 2
-    buckets.append(("+Inf", sum(sizes.values())))
-    return buckets, sum(rows * count for rows, count in sizes.items())
+def _names(labelnames: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels; a single text is one label, not a label for each letter."""
+    return (labelnames,) if isinstance(labelnames, str) else tuple(labelnames)
 
 
-WORKER_STATES = ("starting", "ready", "busy", "leaving", "fenced")
-
-
-def _workers(state: State) -> Iterator[Metric]:
-    """Yield what workers do. They are named by their places, so that series outlive restarts."""
-    places = {row["name"]: row.get("slot", row["name"]) for row in state.get("processes", ())}
-    workers = {
-        (places.get(name, name), worker.get("model", "")): worker
-        for name, worker in state.get("workers", {}).items()
-    }
-    for key, text in (
-        ("running", "Batches that a worker runs now."),
-        ("staged", "Batches that lie ready at a worker."),
-        ("limit", "Most rows that a worker is given; lower after it was out of memory."),
-    ):
-        samples = [(labels, worker.get(key, 0)) for labels, worker in workers.items()]
-        yield _gauge(f"worker_{key}", text, samples, "worker", "model")
-    done = [(labels, worker.get("batches", 0)) for labels, worker in workers.items()]
-    yield _counter("worker_batches", "Batches that a worker has run.", done, "worker", "model")
-    states = [
-        ((*labels, each), float(worker.get("state") == each))
-        for labels, worker in workers.items()
-        for each in WORKER_STATES
-    ]
-    yield _gauge("worker_state", "1: the worker is in it.", states, "worker", "model", "state")
-
-
-def _processes(state: State) -> Iterator[Metric]:
-    """Yield what the supervisor sees: one sample for each place of a process."""
-    rows = state.get("processes", ())
-
-    def samples(key: str) -> Samples:
-        return [((row.get("slot", row["name"]), row["kind"]), row.get(key) or 0) for row in rows]
-
-    labels = ("process", "kind")
-    yield _counter("restarts", "Times a process was started again.", samples("restarts"), *labels)
-    rss = samples("rss")
-    yield _gauge("process_resident_bytes", "Resident memory of a process.", rss, *labels)
-    uss = samples("uss")
-    yield _gauge("process_private_bytes", "Memory that no other process shares.", uss, *labels)
-    cpu = samples("cpu_seconds")
-    yield _counter("process_cpu_seconds", "CPU time of a process.", cpu, *labels)
-
-
-FRONT_DESK = {
-    "http_refused": ("HTTP requests that were refused before they reached a queue.", "code"),
-}
-"""What the counters of api processes mean, and what their label is."""
-
-
-def _front_desk(state: State) -> Iterator[Metric]:
-    """Yield the counters that api processes send; the dispatcher knows only their names."""
-    counters = state.get("counters", {})
-    for name, (text, label) in FRONT_DESK.items():
-        samples = [((value,), amount) for value, amount in counters.get(name, {}).items()]
-        yield _counter(name, text, samples, label)
+def _full_name(name: str, namespace: str, subsystem: str, unit: str) -> str:
+    """Return a name with all that belongs to it, as prometheus_client joins it."""
+    full = "_".join(part for part in (namespace, subsystem, name) if part)
+    return f"{full}_{unit}" if unit and not full.endswith(f"_{unit}") else full
