@@ -1,4 +1,4 @@
-"""Every setting and its default; the only module that reads the environment.
+"""What each process is started with; the only module that reads the environment.
 
 Configuration is read once, into frozen structs, and passed down. A child process gets its
 struct as one JSON argument on its command line, where `ps` shows it.
@@ -12,75 +12,25 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tfrunner.defaults import DEFAULTS as DEFAULTS
+from tfrunner.defaults import Defaults as Defaults
+from tfrunner.entrance import Bounds as Bounds
+from tfrunner.entrance import Entrance
 from tfrunner.errors import ConfigError
-from tfrunner.options import RunnableSource, RunnerOptions
+from tfrunner.observation import Observation
+from tfrunner.options import RunnerOptions
+from tfrunner.worker_config import NewRole as NewRole
+from tfrunner.worker_config import ServedModel as ServedModel
+from tfrunner.worker_config import SpareConfig as SpareConfig
+from tfrunner.worker_config import WorkerConfig as WorkerConfig
 
 T = TypeVar("T")
 
-
-class Defaults(msgspec.Struct, frozen=True):
-    """The table of defaults; docs/configuration.md shows the same one."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_workers: int = 1
-    workers: int = 0  # 0: one per GPU, or one with all cores where there is no GPU
-    workers_per_gpu: int = 1
-    max_batch_size: int = 64  # rows
-    batching: bool = True
-    timeout: float = 60.0  # seconds
-    queue_requests: int = 10_000  # per model
-    queue_bytes: int = 256 * 2**20  # per model
-    body_limit: int = 64 * 2**20  # bytes
-    max_connections: int = 4096  # per api process
-    header_limit: int = 64 * 2**10  # bytes of a request's head
-    buffer_limit: int = 512 * 2**20  # bytes per api process, in bodies; as much in answers
-    receive_timeout: float = 60.0  # seconds for the next part of a request
-    send_timeout: float = 60.0  # seconds for the next part of an answer
-    keep_alive: float = 75.0  # seconds; longer than clients' pools usually keep a connection
-    grace: float = 30.0  # seconds
-    recycle_requests: int = 0  # requests that a worker answers before it is replaced; 0: any
-    recycle_memory: int = 0  # resident MB above which a worker is replaced; 0: any
-    spares: int = 0  # processes that have imported TensorFlow and wait for a model
-    log_level: str = "info"
-
-
-DEFAULTS = Defaults()
-
-
-class ServedModel(msgspec.Struct, frozen=True):
-    """A model as it is served.
-
-    Args:
-        tag: `name:version`; what requests name.
-        spec: The encoded ModelSpec that gateways get.
-        path: Folder of the model version; "" for a model that has none.
-        max_batch_size: Most rows in one batch.
-        kind: What its workers host: "tensorflow", "runnable" or "echo".
-        runnable: The class that they host, where it is one.
-        method_sizes: Most rows in one batch of single methods.
-        xla: Whether its methods may be compiled by XLA, which takes seconds at each start.
-    """
-
-    tag: str
-    spec: bytes
-    path: str = ""
-    max_batch_size: int = DEFAULTS.max_batch_size
-    queue_requests: int = DEFAULTS.queue_requests
-    queue_bytes: int = DEFAULTS.queue_bytes
-    kind: str = "tensorflow"
-    runnable: RunnableSource | None = None
-    method_sizes: dict[str, int] = {}
-    xla: bool = False
-
-    def batch_size(self, method: str) -> int:
-        """Return the most rows in one batch of a method."""
-        return self.method_sizes.get(method, self.max_batch_size)
-
-    @property
-    def largest_batch(self) -> int:
-        """The most rows in one batch of any method."""
-        return max(self.max_batch_size, *self.method_sizes.values(), 1)
+PREFIX = "TFRUNNER_"
+NO_OPTIONS = frozenset(
+    PREFIX + name for name in ("HOME", "RUN_DIR", "CONFIG", "ADDRESS", "API_KEY", "SSL_PASSWORD")
+)
+"""Variables that begin like those of options, and mean something else."""
 
 
 class DispatcherConfig(msgspec.Struct, frozen=True):
@@ -108,79 +58,6 @@ class DispatcherConfig(msgspec.Struct, frozen=True):
     record: str = ""
 
 
-class WorkerConfig(msgspec.Struct, frozen=True):
-    """What a worker process is started with.
-
-    Args:
-        name: Name of the worker, unique for each process start.
-        device: "cpu", or the GPU's id as CUDA_VISIBLE_DEVICES names it.
-        threads: Cores that this worker may use.
-        recycle_requests: Leave after so many answers; 0: never.
-        recycle_memory: Leave when so many MB are resident; 0: never.
-    """
-
-    name: str
-    backend: str
-    model: ServedModel
-    device: str = "cpu"
-    threads: int = 1
-    recycle_requests: int = DEFAULTS.recycle_requests
-    recycle_memory: int = DEFAULTS.recycle_memory
-    parent: int = 0
-    grace: float = DEFAULTS.grace
-    log_level: str = DEFAULTS.log_level
-
-
-class SpareConfig(msgspec.Struct, frozen=True):
-    """What a spare is started with: a process that may become any worker.
-
-    Args:
-        name: Name of the spare, unique for each process start.
-        kind: What it will host: "tensorflow", "runnable" or "echo".
-    """
-
-    name: str
-    kind: str = "tensorflow"
-    parent: int = 0
-    log_level: str = DEFAULTS.log_level
-
-
-class NewRole(msgspec.Struct, frozen=True):
-    """What a spare is told once, on its standard input: which worker it is from now on.
-
-    Args:
-        config: The worker's.
-        environment: What the worker's environment has to say.
-    """
-
-    config: WorkerConfig
-    environment: dict[str, str]
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """What the connections of one api process may use.
-
-    Args:
-        max_connections: Most open at a time; the next ones are answered 503.
-        header_limit: Most bytes of a request's first line and headers.
-        body_limit: Most bytes of a body.
-        buffer_limit: Most bytes that the bodies being received hold together, and as many
-            that answers being sent hold.
-        receive_timeout: Seconds in which the head of a request, and then each next 64 KiB of
-            its body, must arrive.
-        send_timeout: Seconds in which each next 64 KiB of an answer must be taken.
-        keep_alive: Seconds that a connection may be idle.
-    """
-
-    max_connections: int = DEFAULTS.max_connections
-    header_limit: int = DEFAULTS.header_limit
-    body_limit: int = DEFAULTS.body_limit
-    buffer_limit: int = DEFAULTS.buffer_limit
-    receive_timeout: float = DEFAULTS.receive_timeout
-    send_timeout: float = DEFAULTS.send_timeout
-    keep_alive: float = DEFAULTS.keep_alive
-
-
 class ApiConfig(msgspec.Struct, frozen=True):
     """What an api process is started with.
 
@@ -190,6 +67,7 @@ class ApiConfig(msgspec.Struct, frozen=True):
         runners: By runner, what the server's configuration asks for it, the most important
             first.
         model_options: The same by the tag of a model, for calls that come without a runner.
+        local_fd: A further listening socket that the supervisor asks at, without TLS; -1: none.
     """
 
     name: str
@@ -200,8 +78,11 @@ class ApiConfig(msgspec.Struct, frozen=True):
     runners: dict[str, tuple[RunnerOptions, ...]] = {}
     model_options: dict[str, tuple[RunnerOptions, ...]] = {}
     bounds: Bounds = Bounds()
+    entrance: Entrance = Entrance()
+    local_fd: int = -1
     grace: float = DEFAULTS.grace
     parent: int = 0
+    observation: Observation = Observation()
     log_level: str = DEFAULTS.log_level
 
 
@@ -234,6 +115,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
     api_workers: int = DEFAULTS.api_workers
     timeout: float = DEFAULTS.timeout
     bounds: Bounds = Bounds()
+    entrance: Entrance = Entrance()
     grace: float = DEFAULTS.grace
     runners: dict[str, tuple[RunnerOptions, ...]] = {}
     model_options: dict[str, tuple[RunnerOptions, ...]] = {}
@@ -243,6 +125,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
     spares: int = DEFAULTS.spares
     record: str = ""
     hold: int = 0
+    observation: Observation = Observation()
     log_level: str = DEFAULTS.log_level
 
 
@@ -299,6 +182,35 @@ def config_file() -> Path | None:
     """Return `$TFRUNNER_CONFIG`, the configuration file of `tfrunner serve`."""
     named = os.environ.get("TFRUNNER_CONFIG")
     return Path(named) if named else None
+
+
+def option_variables() -> dict[str, str]:
+    """Return the variables `TFRUNNER_<OPTION>` that hold options of `tfrunner serve`."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIX) and name not in NO_OPTIONS and value
+    }
+
+
+def api_keys_file() -> Path:
+    """Return `$TFRUNNER_API_KEYS`, by default `keys.json` in `home()`."""
+    return Path(os.environ.get("TFRUNNER_API_KEYS") or home() / "keys.json")
+
+
+def api_key() -> str:
+    """Return `$TFRUNNER_API_KEY`, with which clients call over HTTP; "" where there is none."""
+    return os.environ.get("TFRUNNER_API_KEY", "")
+
+
+def ssl_password() -> str:
+    """Return `$TFRUNNER_SSL_PASSWORD`, the password of the TLS key; "" where there is none."""
+    return os.environ.get("TFRUNNER_SSL_PASSWORD", "")
+
+
+def notify_socket() -> str:
+    """Return `$NOTIFY_SOCKET`, where systemd wants to be told of a start; "" elsewhere."""
+    return os.environ.get("NOTIFY_SOCKET", "")
 
 
 def visible_gpus() -> str | None:

@@ -10,6 +10,7 @@ import click
 
 from tfrunner.cli.calls import predict, status
 from tfrunner.cli.demo import demo
+from tfrunner.cli.keys import keys
 from tfrunner.cli.models import models
 from tfrunner.cli.naming import SuggestingGroup
 from tfrunner.cli.serve import serve
@@ -25,7 +26,7 @@ def commands() -> None:
     """Answer TensorFlow models fast from Python: save, serve, call."""
 
 
-for command in (serve, models, predict, status, simulate, demo):
+for command in (serve, models, keys, predict, status, simulate, demo):
     commands.add_command(command)
 
 

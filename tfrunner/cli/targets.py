@@ -12,6 +12,7 @@ from tfrunner.api.describe import Description
 from tfrunner.config import child_environment
 from tfrunner.errors import ConfigError, InvalidInput, NotFound
 from tfrunner.options import Needs
+from tfrunner.service import check_services
 from tfrunner.specs import ModelSpec, decode_spec
 from tfrunner.store import Store
 
@@ -45,10 +46,14 @@ class Targets(msgspec.Struct, frozen=True):
     Args:
         models: Each once, those of the Services included.
         services: Targets `module:attribute`.
+        deployments: Those of the Services that have hooks to be called before all else.
+        files: The Services' modules.
     """
 
     models: tuple[Target, ...]
     services: tuple[str, ...]
+    deployments: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 def resolve(words: Sequence[str], store: Store) -> Targets:
@@ -61,21 +66,25 @@ def resolve(words: Sequence[str], store: Store) -> Targets:
     Raises:
         NotFound: There is no such model or Service.
         CorruptModel: The model's entry cannot be read.
-        ConfigError: The Service's module cannot be imported, or two Runnables have one name.
+        ConfigError: A Service's module cannot be imported, or two Services or Runnables have
+            one name, or two Services one route.
     """
     found: dict[str, Target] = {}
-    services: list[str] = []
+    services: dict[str, Description] = {}
     for word in words:
         target = _find_model(word, store)
         if target is not None:
             found.setdefault(target.spec.tag, target)
         elif word not in services:
-            services.append(word)
-            for needs in needs_of_service(word):
+            services[word] = describe_service(word)
+            for needs in services[word].runners:
                 _add(found, needs, store)
     targets = tuple(found.values())
     _check_names(targets)
-    return Targets(targets, tuple(services))
+    check_services(services.values())
+    deployments = tuple(word for word, each in services.items() if each.has_deployment)
+    files = tuple(each.file for each in services.values() if each.file)
+    return Targets(targets, tuple(services), deployments, files)
 
 
 def _find_model(word: str, store: Store) -> Target | None:
@@ -128,8 +137,8 @@ def _is_name(name: str, store: Store) -> bool:
     return True
 
 
-def needs_of_service(target: str) -> tuple[Needs, ...]:
-    """Return what a Service's runners need. Imports the user's module in a process of its own.
+def describe_service(target: str) -> Description:
+    """Return what a Service needs. Imports the user's module in a process of its own.
 
     Raises:
         ConfigError: The module cannot be imported, or has no such Service, or one of its
@@ -147,7 +156,22 @@ def needs_of_service(target: str) -> tuple[Needs, ...]:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         said = lines[-1] if lines else "it ended without a word"
         raise ConfigError(f"{target!r} is neither a saved model nor a Service: {said}")
-    return msgspec.json.decode(done.stdout, type=Description).runners
+    return msgspec.json.decode(done.stdout, type=Description)
+
+
+def deploy(services: Sequence[str]) -> None:
+    """Have the deployment hooks of Services called, each Service's in a process of its own.
+
+    Raises:
+        ConfigError: One failed; the lines above say why.
+    """
+    for target in services:
+        command = [sys.executable, "-m", "tfrunner.api.deploy", target]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, env=child_environment(), check=False
+        )
+        if done.returncode != 0:
+            raise ConfigError(f"{target!r} is not served: its deployment failed.")
 
 
 def echo_targets(words: Sequence[str]) -> Targets:

@@ -27,6 +27,8 @@ from tfrunner.supervisor.events import (
     Exited,
     Give,
     Publish,
+    Renew,
+    Renewed,
     Report,
     Send,
     Signal,
@@ -46,6 +48,7 @@ from tfrunner.supervisor.slots import (
     troubles,
 )
 from tfrunner.supervisor.states import PHASE_MOVES, ChildState, Phase, move
+from tfrunner.supervisor.succession import Succession
 
 ASK_SECONDS = 1.0
 EMPTYING_SECONDS = 0.1
@@ -107,6 +110,7 @@ class Core:
         self._jitter = jitter
         self._messenger = Messenger(name)
         self._kill_at: float | None = None
+        self._succession = Succession()
         self._actions: list[Action] = []
 
     def __repr__(self) -> str:
@@ -125,6 +129,10 @@ class Core:
                 self._stop_asked(event.signal, now)
             case Answered():
                 self._answered(event.status)
+            case Renew():
+                self._actions += self._succession.begin(self.slots, event.slots, self.phase)
+            case Renewed():
+                self._actions += self._succession.finish(self.slots)
             case protocol.Welcome():
                 self._actions += map(Send, self._messenger.welcomed(event.epoch))
             case protocol.Fence():
@@ -140,6 +148,10 @@ class Core:
             self._actions.append(Send(self._messenger.gone(slot.process, reason)))
         if was_asked:
             self._report(f"{slot.process} ended ({reason})")
+            self._succession.forget(self.slots, slot, self.phase)
+            return
+        if slot.name in self._succession.heirs:
+            self._actions += self._succession.give_up(self.slots, slot, reason)
             return
         if code == CONFIG_ERROR and slot.kind != WORKER and self.phase is Phase.SERVING:
             self._give_up(

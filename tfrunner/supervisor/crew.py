@@ -31,6 +31,8 @@ class Addresses(msgspec.Struct, frozen=True):
         frontend: Where gateways connect; the first is for our own api processes.
         backend: Where workers and the supervisor connect.
         listener: Descriptor of the listening HTTP socket.
+        local: Descriptor of the socket at which the supervisor asks api processes; -1: there
+            is none, as it asks like everybody.
         parent: Pid of the supervisor.
         run_directory: Where the sockets' files are; "" where they are nowhere.
     """
@@ -40,6 +42,7 @@ class Addresses(msgspec.Struct, frozen=True):
     listener: int
     parent: int
     run_directory: str = ""
+    local: int = -1
 
 
 class Crew:
@@ -54,6 +57,7 @@ class Crew:
         self.config = config
         self.slots = [Slot(DISPATCHER, DISPATCHER)]
         self.slots += [Slot(API, f"api-{number}") for number in range(config.api_workers)]
+        self._apis = config.api_workers  # ever
         self.placements: dict[str, Placement] = {}
         counts: Counter[str] = Counter()
         for placement in placements:
@@ -70,13 +74,23 @@ class Crew:
                 Slot(SPARE, f"spare-{number}", hosts=hosts) for number in range(config.spares)
             ]
 
+    def renew(self, config: ServerConfig) -> tuple[str, ...]:
+        """Take a changed configuration of the same models; return the slots of new api processes.
+
+        Their names are new, as their processes run beside those that they replace.
+        """
+        self.config = config
+        first, self._apis = self._apis, self._apis + config.api_workers
+        return tuple(f"api-{number}" for number in range(first, self._apis))
+
     def command(self, slot: Slot, addresses: Addresses) -> Command:
         """Return how the next process of a slot is started."""
         if slot.kind == DISPATCHER:
             return Command("tfrunner.dispatcher", self._dispatcher(addresses))
         if slot.kind == API:
             config = self._api(slot, addresses)
-            return Command("tfrunner.api", config, descriptors=(addresses.listener,))
+            inherited = tuple(each for each in (addresses.listener, addresses.local) if each >= 0)
+            return Command("tfrunner.api", config, descriptors=inherited)
         if slot.kind == SPARE:
             return self._spare(slot, addresses)
         role = self.role(slot, addresses)
@@ -111,8 +125,11 @@ class Crew:
             runners=self.config.runners,
             model_options=self.config.model_options,
             bounds=self.config.bounds,
+            entrance=self.config.entrance,
+            local_fd=addresses.local,
             grace=self.config.grace,
             parent=addresses.parent,
+            observation=self.config.observation,
             log_level=self.config.log_level,
         )
 
@@ -147,6 +164,7 @@ class Crew:
             recycle_memory=self.config.recycle_memory,
             parent=addresses.parent,
             grace=self.config.grace,
+            observation=self.config.observation,
             log_level=self.config.log_level,
         )
 

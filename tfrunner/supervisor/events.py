@@ -22,6 +22,16 @@ class StopAsked(msgspec.Struct, frozen=True):
     signal: int
 
 
+class Renew(msgspec.Struct, frozen=True):
+    """What Services are made of has changed: these api processes shall replace the others."""
+
+    slots: tuple[str, ...]
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """All api processes that shall replace the others answer."""
+
+
 class Answered(msgspec.Struct, frozen=True):
     """An api process answered the probe with this HTTP status."""
 
@@ -74,5 +84,14 @@ class Report(msgspec.Struct, frozen=True):
     text: str
 
 
-Event = Union[Exited, StopAsked, Answered, protocol.Welcome, protocol.Fence, protocol.Status]
+Event = Union[
+    Exited,
+    StopAsked,
+    Answered,
+    Renew,
+    Renewed,
+    protocol.Welcome,
+    protocol.Fence,
+    protocol.Status,
+]
 Action = Union[Start, Give, Signal, Send, CloseListener, Publish, Announce, Report]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 
 from tfrunner.errors import ConfigError
 from tfrunner.transport import check_address
@@ -28,6 +29,14 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise ConfigError(_explain(exc, host, port)) from exc
+
+
+def listen_locally(path: Path) -> socket.socket:
+    """Bind and listen for ourselves alone, at a path that nobody else may enter."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(BACKLOG)
+    return listener
 
 
 def fix_port(address: str) -> str:
@@ -59,7 +68,7 @@ def _explain(exc: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {exc.strerror or exc}"
 
 
-def url(host: str, port: int) -> str:
+def url(host: str, port: int, *, scheme: str = "http") -> str:
     """Return the address that a client on this machine uses."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -16,11 +16,13 @@ class Probe:
     Args:
         host: Where the server listens.
         port: Its port.
+        path: Where it also listens, for us alone; "": nowhere.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, path: str = "") -> None:
         self.host = WILDCARDS.get(host, host)
         self.port = port
+        self.path = path
         self._socket: socket.socket | None = None
         self._next = 0.0  # ask again, or give up waiting, at this monotonic moment
 
@@ -46,13 +48,25 @@ class Probe:
     def _open(self, now: float) -> None:
         question = f"GET /readyz HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n\r\n"
         try:
-            self._socket = socket.create_connection((self.host, self.port), CONNECT_SECONDS)
+            self._socket = self._connect()
             self._socket.sendall(question.encode())
             self._socket.setblocking(False)
             self._next = now + ANSWER_SECONDS
         except OSError:
             self.close()
             self._next = now + PAUSE_SECONDS
+
+    def _connect(self) -> socket.socket:
+        if not self.path:
+            return socket.create_connection((self.host, self.port), CONNECT_SECONDS)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(CONNECT_SECONDS)
+        try:
+            made.connect(self.path)
+        except OSError:
+            made.close()
+            raise
+        return made
 
     def _read(self) -> int | None:
         if self._socket is None:

@@ -19,20 +19,25 @@ from tfrunner.errors import ProtocolError
 from tfrunner.processes import StopSignals
 from tfrunner.rundir import RunDirectory
 from tfrunner.supervisor import events
-from tfrunner.supervisor.children import Children, measure, measure_private
+from tfrunner.supervisor.children import Children
 from tfrunner.supervisor.core import Core
 from tfrunner.supervisor.crew import Addresses, Crew, parameters_file
-from tfrunner.supervisor.listener import listen, url
+from tfrunner.supervisor.gauge import Gauge
+from tfrunner.supervisor.listener import listen, listen_locally, url
+from tfrunner.supervisor.notify import notify
 from tfrunner.supervisor.placement import Placement
 from tfrunner.supervisor.probe import Probe
+from tfrunner.supervisor.renewal import Change, Changes, NoChanges, Renewal
 from tfrunner.supervisor.slots import Slot
 from tfrunner.supervisor.states import Phase
 
 log = logging.getLogger("tfrunner.supervisor")
 
 NAME = "supervisor"
+LOCAL = "api"
+"""The socket in the run directory at which api processes are asked where there is TLS."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-MEASURE_SECONDS = 1.0
 LINGER_SECONDS = 0.2
 """How long the last messages to a dispatcher that has probably ended are kept."""
 
@@ -59,6 +64,7 @@ def serve(
     *,
     root: Path,
     audience: Audience,
+    changes: Changes | None = None,
 ) -> int:
     """Run a server until somebody wants its end; return the exit code. Only in the main thread.
 
@@ -67,25 +73,56 @@ def serve(
         placements: Where each worker runs.
         root: Folder of the run directories.
         audience: Who is told how the start goes on.
+        changes: Who finds out that something else is to be served; None: nobody does.
 
     Raises:
         ConfigError: The port is in use, or there can be no run directory.
     """
-    crew = Crew(config, placements)
-    core = Core(
-        crew.slots, name=NAME, grace=config.grace, strict=config.strict, jitter=random.random
-    )
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(config.host, config.port))
         run = stack.enter_context(RunDirectory(root))
         signals = stack.enter_context(StopSignals(STOP_SIGNALS, wakers=(signal.SIGCHLD,)))
-        write_parameters(config, run.path)
+        local = None
+        if config.entrance.tls is not None:  # the probe has no certificate to show
+            local = stack.enter_context(listen_locally(run.path / LOCAL))
         audience.begin()
         stack.callback(audience.close)
-        life = Life(core, crew, listener=listener, run=run, audience=audience)
-        stack.callback(life.close)
-        life.go_on(signals)
-    return core.exit_code
+        change: Change | None = Change(config, placements, is_whole=True)
+        while change is not None:
+            life = make_life(change, listener, local, run=run, audience=audience, changes=changes)
+            try:
+                life.go_on(signals)
+            finally:
+                life.close()
+            change = life.successor
+    return life.core.exit_code
+
+
+def make_life(
+    change: Change,
+    listener: socket.socket,
+    local: socket.socket | None,
+    *,
+    run: RunDirectory,
+    audience: Audience,
+    changes: Changes | None,
+) -> Life:
+    """Return the life of a server; it keeps the sockets open if another one follows."""
+    config = change.server
+    write_parameters(config, run.path)
+    crew = Crew(config, change.placements)
+    core = Core(
+        crew.slots, name=NAME, grace=config.grace, strict=config.strict, jitter=random.random
+    )
+    return Life(
+        core,
+        crew,
+        listener=listener,
+        run=run,
+        audience=audience,
+        local=local,
+        changes=changes or NoChanges(),
+    )
 
 
 def write_parameters(config: ServerConfig, folder: Path) -> None:
@@ -107,6 +144,11 @@ class Life:
         listener: The listening HTTP socket.
         run: The locked run directory.
         audience: Who is told how the start goes on.
+        local: The socket at which the api processes are asked, where there is TLS.
+        changes: Who finds out that something else is to be served.
+
+    Attributes:
+        successor: What is to be served after this life's end; None: nothing.
     """
 
     def __init__(
@@ -117,6 +159,8 @@ class Life:
         listener: socket.socket,
         run: RunDirectory,
         audience: Audience,
+        local: socket.socket | None = None,
+        changes: Changes,
     ) -> None:
         self.core = core
         self.crew = crew
@@ -126,11 +170,15 @@ class Life:
         self.children = Children()
         self.dealer = transport.Dealer(NAME)
         self.host, self.port = listener.getsockname()[:2]
-        self.probe = Probe(self.host, self.port)
+        self.local = local
+        self.changes = changes
+        self.successor: Change | None = None
+        self.renewal = Renewal(run.path)
+        path = "" if local is None else str(run.path / LOCAL)
+        self.probe = Probe(self.host, self.port, path=path)
+        self.scheme = "http" if local is None else "https"
         self.decoder = protocol.Decoder(protocol.ToSupervisor)
-        self.next_measure = 0.0
-        self.uss: dict[int, int] = {}  # bytes, by pid
-        self.turn = 0
+        self.gauge = Gauge()
 
     def go_on(self, signals: StopSignals) -> None:
         """Work until the last process is reaped."""
@@ -144,24 +192,48 @@ class Life:
                 self._perform(action)
             if self.core.phase is Phase.STOPPED:
                 return
-            self._measure(now)
+            if (
+                rows := self.gauge.measure(now, self.core.slots.values(), self.children)
+            ) is not None:
+                self.dealer.send(protocol.encode(protocol.Processes(rows)))
             self._wait(signals)
 
     def close(self) -> None:
         """Leave nothing behind, whatever happened."""
         self.children.kill_all()
         self.probe.close()
+        self.renewal.close()
+        if self.successor is None:
+            self._close_listeners()
         self.dealer.close(LINGER_SECONDS)
 
     def _what_happened(self, signals: StopSignals, now: float) -> list[events.Event]:
         happened: list[events.Event] = [events.StopAsked(number) for number in signals.take()]
+        if happened and self.successor is not None:  # an end of whatever would follow too
+            self.successor = None
+            self._close_listeners()
         happened += [events.Exited(slot, code) for slot, code in self.children.reap()]
         happened += self._messages()
         if not self.core.is_announced:
             status = self.probe.ask(now)
             if status is not None:
                 happened.append(events.Answered(status))
+        happened += self._what_changed(now)
         return happened
+
+    def _what_changed(self, now: float) -> list[events.Event]:
+        """Return what is to be done because something else is to be served."""
+        change = self.changes.take()
+        if change is not None and self.successor is not None:
+            self.successor = change  # it overtakes the one that this life ends for
+        elif change is not None and self.core.phase is Phase.SERVING:
+            if change.is_whole:
+                self.successor = change
+                return [events.StopAsked(signal.SIGTERM)]
+            names = self.crew.renew(change.server)
+            self.renewal.begin(names, keep=list(self.core.slots))
+            return [events.Renew(names)]
+        return [events.Renewed()] if self.renewal.ask(now) else []
 
     def _messages(self) -> list[events.Event]:
         """Return the dispatcher's messages; show people its state."""
@@ -178,8 +250,12 @@ class Life:
         return messages
 
     def _wait(self, signals: StopSignals) -> None:
-        moments = [self.core.next_wakeup(), self.next_measure]
-        descriptors = [signals.fileno()]
+        moments = [self.core.next_wakeup(), self.gauge.next_wakeup()]
+        descriptors = [signals.fileno(), *self.renewal.descriptors()]
+        if self.changes.fileno() >= 0:
+            descriptors.append(self.changes.fileno())
+        if (moment := self.renewal.next_wakeup()) is not None:
+            moments.append(moment)
         if not self.core.is_announced:
             moments.append(self.probe.next_wakeup())
             descriptors += [each for each in [self.probe.fileno()] if each is not None]
@@ -199,70 +275,52 @@ class Life:
             case events.Report(text=text):
                 log.info(text)
             case events.CloseListener():
-                self.listener.close()
+                if self.successor is None:  # else connections wait for it
+                    self._close_listeners()
             case events.Publish():
                 self.run.publish(self._run_file())
             case events.Announce():
                 self.audience.ready(self._run_file())
+                notify("READY=1")
+
+    def _close_listeners(self) -> None:
+        """Let new connections be refused: nobody will take them."""
+        if self.listener.fileno() < 0:
+            return
+        notify("STOPPING=1")
+        self.listener.close()
+        if self.local is not None:
+            self.local.close()
 
     def _start(self, slot: Slot) -> None:
-        command = self.crew.command(slot, self._addresses())
+        command = self.crew.command(slot, self._addresses(slot))
         pid = self.children.start(slot.name, command)
         if pid is not None:
             log.info("%s started with pid %d", slot.process, pid)
 
     def _give(self, slot: Slot, spare: str) -> None:
-        role = self.crew.role(slot, self._addresses())
+        role = self.crew.role(slot, self._addresses(slot))
         pid = self.children.give(spare, slot.name, role=role)
         if pid is not None:
             log.info("%s started from %s, pid %d", slot.process, spare, pid)
 
-    def _addresses(self) -> Addresses:
+    def _addresses(self, slot: Slot) -> Addresses:
+        local = self.renewal.descriptor(slot.name)
+        if local is None:
+            local = -1 if self.local is None else self.local.fileno()
         return Addresses(
             frontend=(self.run.frontend, *self.crew.config.direct),
             backend=self.run.backend,
             listener=self.listener.fileno(),
             parent=os.getpid(),
             run_directory=str(self.run.path),
+            local=local,
         )
 
     def _run_file(self) -> RunFile:
         return RunFile(
             pid=os.getpid(),
-            http=url(self.host, self.port),
+            http=url(self.host, self.port, scheme=self.scheme),
             frontend=(self.run.frontend, *self.crew.config.direct),
             models=tuple(model.tag for model in self.crew.config.models),
         )
-
-    def _measure(self, now: float) -> None:
-        """Tell the dispatcher, once a second, what each process uses."""
-        if now < self.next_measure:
-            return
-        self.next_measure = now + MEASURE_SECONDS
-        rows = [_row(NAME, "supervisor", os.getpid())]
-        for slot in self.core.slots.values():
-            row = _row(slot.process, slot.kind, self.children.pid(slot.name))
-            row |= {"slot": slot.name, "model": slot.model}
-            row |= {"state": slot.state.value, "restarts": slot.restarts}
-            rows.append(row)
-        self._measure_private(rows)
-        self.dealer.send(protocol.encode(protocol.Processes(tuple(rows))))
-
-    def _measure_private(self, rows: list[dict[str, Any]]) -> None:
-        """Add the private memory: of one process anew each time, in turn, because it is slow."""
-        pids = [row["pid"] for row in rows if row["pid"]]
-        self.uss = {pid: self.uss[pid] for pid in pids if pid in self.uss}
-        self.turn = (self.turn + 1) % len(pids)
-        chosen = next((pid for pid in pids if pid not in self.uss), pids[self.turn])
-        if (private := measure_private(chosen)) is not None:
-            self.uss[chosen] = private
-        for row in rows:
-            row["uss"] = self.uss.get(row["pid"], 0)
-
-
-def _row(name: str, kind: str, pid: int | None) -> dict[str, Any]:
-    """Return a row of the process table; without a process it has neither memory nor CPU."""
-    row = {"name": name, "slot": name, "kind": kind, "pid": pid or 0}
-    row |= {"restarts": 0, "state": "running"}
-    used = measure(pid) if pid else {}
-    return {**row, "rss": 0, "cpu_seconds": 0.0, **used}
