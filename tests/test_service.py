@@ -1,15 +1,11 @@
-"""Services: how they are declared, found, described and served."""
+"""Services: how they are served and described."""
 
 from __future__ import annotations
 
 import io
-import json
 import math
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,26 +14,8 @@ import pytest
 
 from tests.api_world import LIMIT, FakeGateway, serving
 from tfrunner import Service
-from tfrunner.errors import ConfigError, InvalidInput, ModelError, Overloaded
-from tfrunner.io import JSON, Body, JSONSerializable, NumpyNdarray
-from tfrunner.service import load_service
-
-SERVICE = """
-import numpy as np
-from tfrunner import Service
-from tfrunner.io import JSON, JSONSerializable
-
-print("users print things")
-svc = Service(name="test_service")
-
-@svc.api(input=JSON(), output=JSON())
-async def predict(json_obj: JSONSerializable) -> JSONSerializable:
-    return np.asarray([json_obj])[0]
-
-@svc.api(input=JSON(), output=JSON(), route="/deep/path")
-def other(value):
-    return value
-"""
+from tfrunner.errors import ConfigError, Overloaded
+from tfrunner.io import JSON, JSONSerializable, NumpyNdarray
 
 
 def make() -> Service:
@@ -165,151 +143,7 @@ def test_openapi_has_the_endpoints(client: httpx.Client) -> None:
 def test_two_services_with_one_route_cannot_be_served() -> None:
     """The second would never be reached."""
     with (
-        pytest.raises(ConfigError, match="two Services have the route '/predict'"),
+        pytest.raises(ConfigError, match="two Services are called 'svc'"),
         serving(FakeGateway(), services=[make(), make()]),
     ):
         pass
-
-
-# --- declared -----------------------------------------------------------------------------
-
-
-def one(value: Any) -> Any:
-    """Take one argument."""
-    return value
-
-
-def none() -> None:
-    """Take none."""
-
-
-def two(first: Any, second: Any) -> None:
-    """Take two."""
-
-
-@pytest.mark.parametrize(
-    ("function", "options"),
-    [
-        *((one, {"name": name}) for name in ("docs", "metrics", "livez", "v1", "not-a-name", "")),
-        *(
-            (one, {"route": r})
-            for r in ("", "/", "//a", "a?b", "a#b", "a:b", "{a}", "/v1/x", "docs")
-        ),
-        (none, {}),
-        (two, {}),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_an_endpoint(function: Callable[..., Any], options: Any) -> None:
-    """Names and routes of the server's, no identifiers, other than one argument."""
-    with pytest.raises(ConfigError):
-        Service("s").api(JSON(), JSON(), **options)(function)
-
-
-def test_names_and_routes_are_unique() -> None:
-    """Within a Service; two runners of one name are refused too."""
-    svc = Service("s")
-    assert svc.api(JSON(), JSON())(one) is one
-    with pytest.raises(ConfigError, match="two endpoints called 'one'"):
-        svc.api(JSON(), JSON())(one)
-    with pytest.raises(ConfigError, match="route '/one'"):
-        svc.api(JSON(), JSON(), name="other", route="one")(one)
-    assert repr(svc) == "<Service s [one]>"
-
-    class Named:
-        name = "twin"
-
-    with pytest.raises(ConfigError, match="two runners called 'twin'"):
-        Service("s", runners=[Named(), Named()])  # type: ignore[list-item]
-
-
-def test_descriptors_refuse_what_they_cannot_read_or_write() -> None:
-    """As errors of ours."""
-    with pytest.raises(InvalidInput):
-        JSON().read(Body(b"", ""))
-    with pytest.raises(ModelError):
-        JSON().write({1, object()})
-    with pytest.raises(InvalidInput):
-        NumpyNdarray().read(Body(b"[1, [2]]", ""))
-    with pytest.raises(InvalidInput):
-        NumpyNdarray().read(Body(b"[null]", ""))
-    assert NumpyNdarray().read(Body(b"[1, 2]", "")).dtype == np.int64
-
-
-# --- found --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the working folder, whose modules are forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("my_service", "my_broken"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    (tmp_path / "my_service.py").write_text(SERVICE)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    "target", ["my_service:svc", "my_service", "my_service.py:svc", "./my_service.py"]
-)
-def test_targets_that_name_a_service(folder: Path, target: str) -> None:
-    """A module or a file in the working folder; the attribute may be left out."""
-    found = load_service(target)
-    assert found.name == "test_service"
-    assert list(found.endpoints) == ["predict", "other"]
-    sys.modules.pop("my_service")
-
-
-@pytest.mark.parametrize(
-    ("target", "text", "expected"),
-    [
-        ("my_broken:svc", None, "there is no module 'my_broken'"),
-        ("my_broken.py:svc", None, "there is no file 'my_broken.py'"),
-        ("my_broken:svc", "import nothing_of_that_name", "line 1"),
-        ("my_broken:svc", "x = 1\nsvc = 1 / 0", "ZeroDivisionError: division by zero .*line 2"),
-        ("my_broken:svc", "def broken(:", "SyntaxError"),
-        ("my_broken:svc", "raise SystemExit(3)", "SystemExit"),
-        ("my_broken:svc", "svc = 5", "is no Service"),
-        ("my_broken:scv", SERVICE, "Did you mean 'svc'"),
-        ("my_broken", "x = 5", "0 Services"),
-        ("my_broken", SERVICE + "\nsvc2 = Service('b')", "2 Services"),
-    ],
-    ids=str,
-)
-def test_targets_that_name_none(folder: Path, target: str, text: str | None, expected: str) -> None:
-    """One line that says what is wrong, and where in the user's code."""
-    if text is not None:
-        (folder / "my_broken.py").write_text(text)
-    with pytest.raises(ConfigError, match=expected) as caught:
-        load_service(target)
-    assert "\n" not in caught.value.message
-    sys.modules.pop("my_broken", None)
-
-
-def describe(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m tfrunner.api.describe`."""
-    return subprocess.run(
-        [sys.executable, "-m", "tfrunner.api.describe", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def test_describe_prints_json_only(folder: Path) -> None:
-    """What the module prints goes to stderr; a wrong target is one line and status 2."""
-    done = describe(folder, "my_service:svc")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "name": "test_service",
-        "runners": [],
-        "routes": ["/predict", "/deep/path"],
-    }
-    assert "users print things" in done.stderr
-    wrong = describe(folder, "my_service:nothing")
-    assert wrong.returncode == 2
-    assert len(wrong.stderr.splitlines()) == 2  # the print, and the error
-    assert wrong.stdout == ""
-    assert describe(folder).returncode == 2

@@ -21,7 +21,7 @@ from tfrunner import config
 from tfrunner.attempts import OPEN_SECONDS, Attempts, first_attempt, repeat
 from tfrunner.client_address import describe, find_address, finder, is_http
 from tfrunner.client_async import AsyncClient
-from tfrunner.client_connection import HttpChannel
+from tfrunner.client_connection import HttpChannel, http_channel
 from tfrunner.client_direct import DirectChannel
 from tfrunner.client_models import ModelCall, ModelState, check_timeout
 from tfrunner.errors import DeadlineExceeded, NotFound, StateError, TFRunnerError, Unavailable
@@ -173,6 +173,29 @@ class Client:
             return error
         later.add_done_callback(functools.partial(_hand_over, promise))
         return None
+
+    def call(self, endpoint: str, value: Any, *, timeout: float | None = None) -> Any:
+        """Send a value to an endpoint of a Service, and return what it answers; over HTTP only.
+
+        Args:
+            endpoint: Its route, for most the name of its function.
+            value: Bytes; text or an array, in its own form where the endpoint takes that;
+                anything else as JSON.
+            timeout: Seconds until DeadlineExceeded.
+
+        Returns:
+            The value of JSON, text or a .npy file; else bytes.
+
+        Raises:
+            NotFound: The server has no such endpoint.
+            StateError: The client does not speak HTTP to its server.
+            TFRunnerError: What the endpoint answers instead of a value.
+        """
+
+        def act(channel: Channel, attempts: Attempts, left: float) -> Any:
+            return http_channel(channel, HttpChannel).call(endpoint, value, attempts, left)
+
+        return self._call(act, timeout)
 
     def models(self, *, timeout: float | None = None) -> list[ModelState]:
         """Return every model version that the server knows, and its state."""

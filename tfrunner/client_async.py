@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Union
 from tfrunner import config
 from tfrunner.attempts import OPEN_SECONDS, Attempts, async_repeat, first_attempt
 from tfrunner.client_address import describe, find_address, finder, is_http
-from tfrunner.client_connection import AsyncHttpChannel
+from tfrunner.client_connection import AsyncHttpChannel, http_channel
 from tfrunner.client_direct import AsyncDirectChannel
 from tfrunner.client_models import ModelCall, ModelState, check_timeout
 from tfrunner.errors import DeadlineExceeded, NotFound, StateError, Unavailable
@@ -76,6 +76,15 @@ class AsyncClient:
         running = asyncio.get_running_loop()
         predicting = self.predict(model, *args, method=method, timeout=timeout, **kwargs)
         return running.create_task(predicting)
+
+    async def call(self, endpoint: str, value: Any, *, timeout: float | None = None) -> Any:
+        """Send a value to an endpoint of a Service; see `Client.call`."""
+
+        async def act(channel: AsyncChannel, attempts: Attempts, left: float) -> Any:
+            http = http_channel(channel, AsyncHttpChannel)
+            return await http.call(endpoint, value, attempts, left)
+
+        return await self._call(act, timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelState]:
         """Return every model version that the server knows, and its state."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpcore
 
-from tfrunner import packing
+from tfrunner import config
 from tfrunner.attempts import Attempts
 from tfrunner.client_budget import BoundedBackend, Budget
 from tfrunner.client_http import HttpCalls, HttpReply, HttpRequest, Steps, was_refused
@@ -24,6 +24,7 @@ from tfrunner.errors import (
     ConfigError,
     DeadlineExceeded,
     ProtocolError,
+    StateError,
     TFRunnerError,
     Unavailable,
 )
@@ -71,6 +72,20 @@ def _translate(exc: Exception, address: str, timeout: float) -> TFRunnerError:
     raise exc
 
 
+def http_channel(channel: object, kind: type[T]) -> T:
+    """Return a channel that speaks HTTP.
+
+    Raises:
+        StateError: It speaks to the dispatcher, which knows no endpoints.
+    """
+    if not isinstance(channel, kind):
+        raise StateError(
+            "Endpoints of Services are called over HTTP: make the client with the server's "
+            "address, Client('http://127.0.0.1:8000')."
+        )
+    return channel
+
+
 class _Exchanges:
     """What happens around every exchange: ids, headers, and what its end says of the request."""
 
@@ -78,6 +93,8 @@ class _Exchanges:
         self._address = address
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count(1)
+        key = config.api_key()
+        self._own = [(b"Authorization", b"Bearer " + key.encode())] if key else []
 
     def new_id(self) -> str:
         """Return the id of a call, by which the server's log knows it too."""
@@ -85,11 +102,11 @@ class _Exchanges:
 
     def headers(self, request: HttpRequest, left: float, id: str) -> list[tuple[bytes, bytes]]:
         """Return the headers of a request; `left` is what the server may take, in seconds."""
-        headers = [(b"User-Agent", b"tfrunner"), (b"Connection", b"keep-alive")]
+        headers = [(b"User-Agent", b"tfrunner"), (b"Connection", b"keep-alive"), *self._own]
         seconds = f"{min(max(left, 0.001), MAX_TIMEOUT):.3f}"
         headers += [(b"X-Request-Timeout", seconds.encode()), (b"X-Request-Id", id.encode())]
         if request.body:
-            headers.append((b"Content-Type", packing.CONTENT_TYPE.encode()))
+            headers.append((b"Content-Type", request.content_type.encode()))
         return headers
 
     def failed(self, exc: Exception, attempts: Attempts) -> TFRunnerError:
@@ -173,6 +190,10 @@ class HttpChannel:
         """Return the outputs of a call."""
         return self.run(self._calls.predict(call), attempts, timeout)
 
+    def call(self, endpoint: str, value: Any, attempts: Attempts, timeout: float) -> Any:
+        """Return what an endpoint of a Service answers."""
+        return self.run(self._calls.call(endpoint, value), attempts, timeout)
+
     def models(self, attempts: Attempts, timeout: float) -> list[ModelState]:
         """Return every model that the server knows."""
         return self.run(self._calls.models(), attempts, timeout)
@@ -252,6 +273,10 @@ class AsyncHttpChannel:
     async def predict(self, call: ModelCall, attempts: Attempts, timeout: float) -> Any:
         """Return the outputs of a call."""
         return await self.run(self._calls.predict(call), attempts, timeout)
+
+    async def call(self, endpoint: str, value: Any, attempts: Attempts, timeout: float) -> Any:
+        """Return what an endpoint of a Service answers."""
+        return await self.run(self._calls.call(endpoint, value), attempts, timeout)
 
     async def models(self, attempts: Attempts, timeout: float) -> list[ModelState]:
         """Return every model that the server knows."""

@@ -50,7 +50,7 @@ class DirectChannel:
     def predict(self, call: ModelCall, attempts: Attempts, timeout: float) -> Any:
         """Return the outputs of a call."""
         deadline = time.monotonic() + timeout
-        model, method, cast = self._choices.prepare(call)
+        model, method, cast = self._choices.prepare(call, waits=True)
         attempts.is_repeatable = method.repeatable
         return self._background.run(model, method, cast, timeout=deadline - time.monotonic())
 
@@ -87,7 +87,7 @@ class AsyncDirectChannel:
     """A gateway in the caller's event loop; its arguments are those of `DirectChannel`."""
 
     def __init__(self, address: str, *, find: Callable[[], str] | None = None) -> None:
-        self._gateway = Gateway(address, name=NAME, find=find)
+        self._gateway = Gateway(address, name=NAME, find=find, owns=True)
         self._choices = Choices(self._gateway)
 
     @property
@@ -101,7 +101,7 @@ class AsyncDirectChannel:
 
     async def predict(self, call: ModelCall, attempts: Attempts, timeout: float) -> Any:
         """Return the outputs of a call."""
-        model, method, cast = self._choices.prepare(call)
+        model, method, cast = self._choices.prepare(call, waits=True)
         attempts.is_repeatable = method.repeatable
         answer = await self._gateway.submit(model, method, cast, timeout=timeout)
         return answer.value()
@@ -136,11 +136,16 @@ class Choice(NamedTuple):
 
     def cast(self, call: ModelCall, method: MethodSpec) -> casting.Call:
         """Return the input of a call as it travels, with bytes of its own."""
+        return owned(self.cast_for_one_who_waits(call, method))
+
+    def cast_for_one_who_waits(self, call: ModelCall, method: MethodSpec) -> casting.Call:
+        """Return the same, with large bodies as they lie: see `connections.owned`."""
         if self.short is not None and len(call.args) == 1 and not call.kwargs:
             cast = self.short(call.args[0])
             if cast is not None:
                 return cast
-        return owned(casting.cast(method, *spread(method, call.args, call.kwargs)))
+        cast = casting.cast(method, *spread(method, call.args, call.kwargs))
+        return owned(cast, waits=True)
 
 
 class Choices:
@@ -154,8 +159,15 @@ class Choices:
         self._gateway = gateway
         self._known: tuple[object, dict[tuple[str, str | None], Choice]] = (None, {})
 
-    def prepare(self, call: ModelCall) -> tuple[ModelSpec, MethodSpec, casting.Call]:
-        """Return the model and method that are meant, and the input as it travels."""
+    def prepare(
+        self, call: ModelCall, *, waits: bool = False
+    ) -> tuple[ModelSpec, MethodSpec, casting.Call]:
+        """Return the model and method that are meant, and the input as it travels.
+
+        Args:
+            call: What is called.
+            waits: Whether its caller waits for the answer; see `connections.owned`.
+        """
         models, known = self._known
         if models is not self._gateway.models:  # another dispatcher
             models, known = self._known = self._gateway.models, {}
@@ -165,7 +177,8 @@ class Choices:
             model = self._gateway.find(call.model)
             method = choose_method(model, call.method)
             chosen = known[names] = Choice(model, method, shortcut(method))
-        return chosen.model, chosen.method, call.in_form(chosen.method, chosen.cast)
+        make = chosen.cast_for_one_who_waits if waits else chosen.cast
+        return chosen.model, chosen.method, call.in_form(chosen.method, make)
 
 
 def _records(models: Mapping[str, ModelSpec], state: Mapping[str, Any]) -> list[ModelState]:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from tfrunner import casting, packing
+from tfrunner.client_endpoints import accepted_types, read_value, write_value
 from tfrunner.client_models import ModelCall, ModelState, choose_method, spread
 from tfrunner.errors import (
     BY_CODE,
@@ -38,14 +39,16 @@ class HttpRequest(NamedTuple):
 
     Args:
         path: Where it goes on the server.
-        body: MessagePack, if there is one.
+        body: If there is one.
         is_repeatable: Whether it may be answered twice.
+        content_type: The body's.
     """
 
     verb: str
     path: str
     body: bytes = b""
     is_repeatable: bool = True
+    content_type: str = packing.CONTENT_TYPE
 
 
 class HttpReply(NamedTuple):
@@ -64,6 +67,20 @@ class HttpCalls:
 
     def __init__(self) -> None:
         self._specs: dict[str, ModelSpec] = {}
+        self._document: dict[str, Any] = {}
+
+    def call(self, endpoint: str, value: Any) -> Steps[Any]:
+        """Send a value to an endpoint of a Service, return what it answers."""
+        path = "/" + endpoint.removeprefix("/")
+        if path not in self._document.get("paths", ()):
+            reply = yield HttpRequest("GET", "/openapi.json")
+            self._document = _check(reply, msgspec.json.Decoder(dict[str, Any]).decode)
+        body = write_value(value, accepted_types(self._document, path))
+        reply = yield HttpRequest("POST", path, body.data, False, body.content_type)
+        if not 200 <= reply.status < 300:
+            raise _error(reply)
+        content_type = reply.headers.get(b"content-type", b"").decode("latin-1")
+        return read_value(reply.body, content_type) if reply.body else None
 
     def predict(self, call: ModelCall) -> Steps[Any]:
         """Cast the input to the model's specification, send it, return the outputs."""

@@ -14,9 +14,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tfrunner.attempts import Attempts, async_repeat, repeat
+from tfrunner.caller import CALLER
 from tfrunner.casting import Call
 from tfrunner.errors import DeadlineExceeded, ModelError, StateError, TFRunnerError
 from tfrunner.padding import cut_back
+from tfrunner.shared_memory import LEND_FROM
 from tfrunner.specs import MethodSpec, ModelSpec, leaves
 from tfrunner.tensors import check_rows, decode_layout, unpack
 from tfrunner.values import in_python
@@ -113,7 +115,8 @@ class GatewayConnection:
 
     def _submit(self, method: MethodSpec, call: Call, timeout: float) -> asyncio.Future[Answer]:
         model = self._gateway.find(self._model.name, self._model.version)
-        return self._gateway.submit(model, method, call, timeout=timeout)
+        client = CALLER.get()
+        return self._gateway.submit(model, method, call, timeout=timeout, client=client)
 
     def close(self) -> None:
         """Do nothing: the gateway belongs to the api process."""
@@ -138,7 +141,7 @@ class ServerConnection:
 
     def run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
         """Return the outputs; callable from any thread."""
-        call = owned(call)
+        call = owned(call, waits=True)
 
         def act(left: float) -> Any:
             return self._background.run(self._served(), method, call, timeout=left)
@@ -147,7 +150,7 @@ class ServerConnection:
 
     async def async_run(self, method: MethodSpec, call: Call, timeout: float) -> Any:
         """Return the outputs; callable in any event loop."""
-        call = owned(call)
+        call = owned(call, waits=True)
 
         async def act(left: float) -> Any:
             future = self._background.submit(self._served(), method, call, timeout=left)
@@ -169,15 +172,24 @@ class ServerConnection:
         self._background.close()
 
 
-def owned(call: Call) -> Call:
+def owned(call: Call, *, waits: bool = False) -> Call:
     """Return the call with bytes of its own.
 
     Casting does not copy an array that fits. Its owner may change it as soon as it stops
     waiting, while the bytes have yet to leave, or must be sent again.
+
+    Args:
+        call: From `casting.cast`.
+        waits: Whether its owner waits until it is not sent again. Then large bodies are left to
+            the gateway, which copies them once, to where they leave from.
     """
     if all(type(body) is bytes for body in call.bodies):
         return call
-    return call._replace(bodies=tuple(map(bytes, call.bodies)))
+    return call._replace(
+        bodies=tuple(
+            body if waits and len(body) >= LEND_FROM else bytes(body) for body in call.bodies
+        )
+    )
 
 
 def wait(future: concurrent.futures.Future[Any], timeout: float) -> Any:

@@ -1,49 +1,40 @@
 """A Service: endpoints of the user's own, which call models through runners.
 
 Declared in the user's module, served by every api process: `tfrunner serve module:service`.
+Nothing here runs anything: `tfrunner.api` does.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from tfrunner.errors import ConfigError, did_you_mean
+from tfrunner.config import check_positive
+from tfrunner.endpoint import RESERVED, Endpoint, F, check_function, check_route
+from tfrunner.errors import ConfigError
 from tfrunner.io import Descriptor
 
 if TYPE_CHECKING:
+    from tfrunner.api.service_app import ServiceApplication
     from tfrunner.runner import Runner
 
-RESERVED = frozenset(
-    ("index", "swagger", "docs", "metrics", "healthz", "livez", "readyz", "openapi.json", "v1")
-)
-"""What no endpoint may be called, nor its route begin with."""
-
-F = TypeVar("F", bound=Callable[..., Any])
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
-class Endpoint(NamedTuple):
-    """One endpoint of a Service; its function takes the value that `input` reads."""
+class Middleware(NamedTuple):
+    """A class of ASGI middleware, and what it is made with beside the application."""
 
-    name: str
-    route: str
-    input: Descriptor
-    output: Descriptor
-    function: Callable[..., Any]
-    doc: str
+    cls: Callable[..., Any]
+    options: dict[str, Any]
 
-    @property
-    def is_async(self) -> bool:
-        """Whether the function runs in the event loop; others get a thread."""
-        return inspect.iscoroutinefunction(self.function)
+
+class Mount(NamedTuple):
+    """Another ASGI application, and the path below which it answers."""
+
+    path: str
+    app: Callable[..., Any]
+    name: str | None
 
 
 class Service:
@@ -52,15 +43,32 @@ class Service:
     Args:
         name: What it is called.
         runners: From `get(...).to_runner()`; attached to the server when it starts.
+        max_concurrency: Requests of its endpoints that an api process works on at once; more
+            are answered 503 with Retry-After. None: any number.
 
     Raises:
-        ConfigError: Two runners have the same name.
+        ConfigError: Two runners have the same name, or the number is none.
     """
 
-    def __init__(self, name: str, *, runners: Sequence[Runner] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        runners: Sequence[Runner] | None = None,
+        max_concurrency: int | None = None,
+    ) -> None:
+        if max_concurrency is not None:
+            check_positive(f"Service {name!r}: max_concurrency", max_concurrency)
         self.name = name
         self.runners = tuple(runners or ())
+        self.max_concurrency = max_concurrency
         self.endpoints: dict[str, Endpoint] = {}
+        self.middlewares: list[Middleware] = []
+        self.mounts: list[Mount] = []
+        self.startup_hooks: list[Callable[..., Any]] = []
+        self.shutdown_hooks: list[Callable[..., Any]] = []
+        self.deployment_hooks: list[Callable[..., Any]] = []
+        self._app: ServiceApplication | None = None
         names = [runner.name for runner in self.runners]
         twice = {each for each in names if names.count(each) > 1}
         if twice:
@@ -72,6 +80,19 @@ class Service:
     def __repr__(self) -> str:
         return f"<Service {self.name} [{', '.join(self.endpoints) or 'no endpoints'}]>"
 
+    # --- endpoints ----------------------------------------------------------------------------
+
+    @property
+    def apis(self) -> dict[str, Endpoint]:
+        """The endpoints by name."""
+        return dict(self.endpoints)
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The paths that it answers: of its endpoints, and of its mounts."""
+        endpoints = (endpoint.route for endpoint in self.endpoints.values())
+        return (*endpoints, *(mount.path for mount in self.mounts))
+
     def api(
         self,
         input: Descriptor,
@@ -81,32 +102,37 @@ class Service:
         route: str | None = None,
         doc: str | None = None,
     ) -> Callable[[F], F]:
-        """Return a decorator that makes a function an endpoint: POST /<route>.
+        """Return a decorator that makes a function an endpoint: `POST /<route>`.
+
+        The function takes what `input` reads: one value, or the fields of a Multipart by name;
+        and, if it wants it, the Context, called `ctx` or `context`. `async def` runs in the
+        event loop, anything else in a thread. It returns what `output` writes; where that is
+        Text, an iterator or async iterator of pieces too, which leave one by one.
 
         Args:
-            input: How a request's body becomes the function's one argument.
-            output: How what it returns becomes the reply's body.
+            input: How a request's body becomes the function's value.
+            output: How what it returns becomes the answer's body.
             name: By default the function's name.
             route: By default the endpoint's name.
             doc: What the API page says; by default the function's docstring.
 
         Raises:
             ConfigError: The name or route is taken or not allowed, or the function does not
-                take exactly one argument.
+                take what `input` reads.
         """
 
         def declare(function: F) -> F:
-            chosen = function.__name__ if name is None else name
+            chosen = getattr(function, "__name__", "") if name is None else name
             endpoint = Endpoint(
                 name=self._check_name(chosen),
-                route=_check_route(chosen if route is None else route),
+                route=check_route(chosen if route is None else route),
                 input=input,
                 output=output,
-                function=_check_function(function),
+                function=function,
                 doc=inspect.cleandoc(doc or function.__doc__ or ""),
+                context=check_function(function, input, output),
             )
-            if any(each.route == endpoint.route for each in self.endpoints.values()):
-                raise ConfigError(f"two endpoints have the route {endpoint.route!r}")
+            self._check_free(endpoint.route)
             self.endpoints[chosen] = endpoint
             return function
 
@@ -121,103 +147,139 @@ class Service:
             raise ConfigError(f"Service {self.name!r} has two endpoints called {name!r}")
         return name
 
+    def _check_free(self, route: str) -> None:
+        if route in self.routes:
+            raise ConfigError(f"Service {self.name!r} has two answers for the route {route!r}")
 
-def _check_route(route: str) -> str:
-    """Return the route with one slash before it."""
-    path = route.removeprefix("/")
-    if not path or path.startswith("/") or any(sign in path for sign in "?#:{}"):
-        raise ConfigError(f"{route!r} cannot be a route: expected a path such as '/predict'")
-    if path.split("/")[0] in RESERVED:
-        raise ConfigError(f"the route {route!r} is the server's own")
-    return "/" + path
+    # --- what is around and beside them -------------------------------------------------------
+
+    def add_asgi_middleware(self, cls: Callable[..., Any], **options: Any) -> None:
+        """Put ASGI middleware around everything that the server answers.
+
+        That is: every Service, the predict routes and the server's own pages. Predict requests
+        then go through ASGI, which takes longer than their direct way.
+
+        Args:
+            cls: Called with the application and the options; the one added last is outermost.
+            options: Keyword arguments.
+        """
+        self.middlewares.append(Middleware(cls, options))
+
+    def mount_asgi_app(
+        self, app: Callable[..., Any], path: str = "/", name: str | None = None
+    ) -> None:
+        """Let another ASGI application answer below a path, where nothing else does.
+
+        Args:
+            app: The application: Starlette's, FastAPI's, ...
+            path: "/": whatever no endpoint and no page of the server answers.
+            name: What the mount is called.
+
+        Raises:
+            ConfigError: The path is taken or not allowed.
+        """
+        where = "/" if path in ("", "/") else check_route(path.rstrip("/"), what="a mount's path")
+        self._check_free(where)
+        self.mounts.append(Mount(where, app, name))
+
+    def mount_wsgi_app(
+        self, app: Callable[..., Any], path: str = "/", name: str | None = None
+    ) -> None:
+        """Let a WSGI application, Flask's for one, answer below a path; in threads.
+
+        Args:
+            app: The application.
+            path: See `mount_asgi_app`.
+            name: What the mount is called.
+
+        Raises:
+            ConfigError: The path is taken or not allowed, or a2wsgi is not installed.
+        """
+        try:
+            from a2wsgi import WSGIMiddleware
+        except ImportError:
+            raise ConfigError("a WSGI application needs a2wsgi: install tfrunner[wsgi]") from None
+        adapted = WSGIMiddleware(app)
+        self.mount_asgi_app(adapted, path, name)
+        self.on_shutdown(lambda: adapted.executor.shutdown(wait=False))
+
+    def on_startup(self, hook: Hook) -> Hook:
+        """Call a function, sync or async, with a Context before an api process answers.
+
+        If it raises, the server does not start.
+        """
+        self.startup_hooks.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: Hook) -> Hook:
+        """Call a function, sync or async, with a Context when an api process has ended."""
+        self.shutdown_hooks.append(hook)
+        return hook
+
+    def on_deployment(self, hook: Hook) -> Hook:
+        """Call a function without arguments once for each start of a server.
+
+        It runs before any other process is started, in a process of its own: to fetch a file,
+        to prepare a table. If it raises, the server does not start.
+        """
+        self.deployment_hooks.append(hook)
+        return hook
+
+    # --- without a server ---------------------------------------------------------------------
+
+    @property
+    def openapi_spec(self) -> dict[str, Any]:
+        """The OpenAPI document of the endpoints."""
+        from tfrunner.api.docs import own_version
+        from tfrunner.api.openapi import document
+
+        return document((), [self], version=own_version())
+
+    @property
+    def asgi_app(self) -> ServiceApplication:
+        """The Service as an ASGI application of its own, for tests and other ASGI servers.
+
+        Its runners must be initialized: `init_local()`, or `init_client()` for a server that
+        runs. There are no predict routes and no metrics.
+        """
+        from tfrunner.api.service_app import ServiceApplication
+
+        if self._app is None:
+            self._app = ServiceApplication(self)
+        return self._app
 
 
-def _check_function(function: F) -> F:
-    parameters = inspect.signature(function).parameters.values()
-    required = [each for each in parameters if each.default is each.empty]
-    if len(required) > 1 or not parameters:
-        raise ConfigError(
-            f"{function.__name__} takes {len(required)} arguments; an endpoint takes one: "
-            "what its input descriptor reads"
-        )
-    return function
+class Named(Protocol):
+    """What two Services must not have in common."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The paths that it answers."""
 
 
-def load_service(target: str) -> Service:
-    """Return the Service that a target names; imports the user's module.
-
-    Args:
-        target: `module:attribute` or `file.py:attribute`; without an attribute the module
-            must have exactly one Service.
+def check_services(services: Iterable[Named]) -> None:
+    """Refuse Services that cannot be served together.
 
     Raises:
-        ConfigError: The module cannot be imported, or has no such Service; one line.
+        ConfigError: Two have one name, or answer the same route.
     """
-    name, _, attribute = target.partition(":")
-    module = _import(name)
-    services = {key: value for key, value in vars(module).items() if isinstance(value, Service)}
-    if not attribute:
-        if len({id(service) for service in services.values()}) == 1:
-            return next(iter(services.values()))
-        raise ConfigError(
-            f"{name} has {len(services)} Services; name one: {name}:<attribute>."
-            + did_you_mean("", services)
-        )
-    if attribute not in services:
-        what = "is no Service" if hasattr(module, attribute) else "does not exist"
-        raise ConfigError(f"{target}: {attribute!r} {what}.{did_you_mean(attribute, services)}")
-    return services[attribute]
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        with _here_on_path():
-            if name.endswith(".py"):
-                return _import_file(Path(name))
-            return importlib.import_module(name)
-    except ConfigError:
-        raise
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and (name == exc.name or name.startswith(exc.name + ".")):
+    names: set[str] = set()
+    routes: dict[str, str] = {}
+    for service in services:
+        if service.name in names:
             raise ConfigError(
-                f"there is no module {name!r} in {Path.cwd()} or on the path"
-            ) from exc
-        raise ConfigError(f"{name} cannot be imported: {exc}{_where(exc)}") from exc
-    except (Exception, SystemExit) as exc:
-        reason = f"{type(exc).__name__}: {exc}".splitlines()[0]
-        raise ConfigError(f"{name} cannot be imported: {reason}{_where(exc)}") from exc
-
-
-@contextlib.contextmanager
-def _here_on_path() -> Iterator[None]:
-    """Put the working folder first on the path, for good: the module may import more later."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    yield
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ConfigError(f"there is no file {str(path)!r} in {Path.cwd()}")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} cannot be imported as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[path.stem]
-        raise
-    return module
-
-
-def _where(exc: BaseException) -> str:
-    """Return the place in the user's code where an import failed."""
-    frames = traceback.extract_tb(exc.__traceback__)
-    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+                f"two Services are called {service.name!r}: give one another name, "
+                "`Service(name=...)`"
+            )
+        names.add(service.name)
+        for route in service.routes:
+            if route in routes:
+                raise ConfigError(
+                    f"the Services {routes[route]!r} and {service.name!r} both answer the route "
+                    f"{route!r}: give one another, `@svc.api(..., route=...)`"
+                )
+            routes[route] = service.name

@@ -18,8 +18,12 @@ import uvloop
 
 from tfrunner.api.app import Application
 from tfrunner.api.connection import SURPLUS
+from tfrunner.api.guard import make_guard
+from tfrunner.api.import_watch import watch_imports
+from tfrunner.api.observing import observed
 from tfrunner.api.server import Server
 from tfrunner.api.state import ProcessState
+from tfrunner.api.tls import Certificate
 from tfrunner.config import ApiConfig, Bounds, from_argument
 from tfrunner.errors import ConfigError, TFRunnerError
 from tfrunner.gateway import Gateway
@@ -29,7 +33,8 @@ from tfrunner.processes import (
     die_with_parent,
     raise_descriptor_limit,
 )
-from tfrunner.service import Service, load_service
+from tfrunner.service import Service
+from tfrunner.service_module import load_service
 
 OWN_DESCRIPTORS = 64
 """Files and sockets that the process itself may need beside its connections."""
@@ -45,8 +50,9 @@ async def serve(config: ApiConfig, services: Sequence[Service]) -> None:
 
     Raises:
         Unavailable: No dispatcher answers.
-        ConfigError: Two Services have the same route.
+        ConfigError: Two Services have the same name or route, or a start-up hook raised.
     """
+    tls = config.entrance.tls
     async with Gateway(config.frontend, name=config.name) as gateway:
         for service in services:
             for runner in service.runners:
@@ -60,15 +66,23 @@ async def serve(config: ApiConfig, services: Sequence[Service]) -> None:
             services=services,
             options=config.model_options,
         )
-        server = Server(
-            app,
-            state=state,
-            grace=config.grace,
-            give_up=gateway.close,
-            direct=app.predict,
-        )
-        logger.info("ready, process %d", os.getpid())
-        await server.serve(sockets=[socket.socket(fileno=config.fd)])
+        with observed(config, gateway, app) as noted:
+            server = Server(
+                noted,
+                state=state,
+                grace=config.grace,
+                give_up=gateway.close,
+                direct=app.direct,
+                guard=make_guard(config.entrance),
+                certificate=None if tls is None else Certificate(tls),
+                local=None if config.local_fd < 0 else socket.socket(fileno=config.local_fd),
+            )
+            await app.life.start()
+            logger.info("ready, process %d", os.getpid())
+            try:
+                await server.serve(sockets=[socket.socket(fileno=config.fd)])
+            finally:
+                await app.life.stop()
 
 
 def fit(bounds: Bounds) -> Bounds:
@@ -112,6 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         die_with_parent(config.parent)
         configure_logging(config.log_level, config.name)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        watch_imports()
         services = [load_service(target) for target in config.services]
     except ConfigError as exc:
         print(exc.message, file=sys.stderr)

@@ -1,37 +1,28 @@
 """The ASGI application of an api process.
 
-Predict requests go straight to the hot path; everything else is Starlette's.
+Predict requests go straight to the hot path; everything else is routed. Users' middleware, where
+there is any, is around both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tfrunner.api.docs import Docs
 from tfrunner.api.endpoints import endpoint_routes
+from tfrunner.api.front import Front
 from tfrunner.api.health import Health
+from tfrunner.api.hooks import Life, Served
 from tfrunner.api.model_pages import ModelPages
+from tfrunner.api.pages import Pages, mount_routes
 from tfrunner.api.predict import Predict
-from tfrunner.api.replies import (
-    Receive,
-    Scope,
-    Send,
-    error_body,
-    error_headers,
-    unexpected,
-)
+from tfrunner.api.replies import Receive, Scope, Send
 from tfrunner.api.state import ProcessState
-from tfrunner.errors import InvalidInput, NotFound, TFRunnerError
 from tfrunner.gateway import Gateway
 from tfrunner.options import RunnerOptions
-from tfrunner.service import Service
+from tfrunner.service import Service, check_services
 
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
@@ -46,8 +37,12 @@ class Application:
         services: The user's Services.
         options: By the tag of a model, what the configuration asks for it.
 
+    Attributes:
+        predict: Answers predict requests.
+        life: Begins and ends the Services.
+
     Raises:
-        ConfigError: Two Services have the same route.
+        ConfigError: Two Services have the same name or route, or middleware cannot be made.
     """
 
     def __init__(
@@ -59,73 +54,48 @@ class Application:
         services: Iterable[Service] = (),
         options: Mapping[str, tuple[RunnerOptions, ...]] | None = None,
     ) -> None:
-        self._gateway = gateway
-        self._state = state
-        self.predict = Predict(gateway, timeout=timeout, state=state, options=options)
         services = tuple(services)
-        self._pages = Starlette(
-            routes=[
+        check_services(services)
+        served = [Served(service) for service in services]
+        self.predict = Predict(gateway, timeout=timeout, state=state, options=options)
+        self.life = Life(served)
+        self._pages = Pages(
+            [
                 *page_routes(gateway, services, state=state),
-                *endpoint_routes(services, state=state),
+                *endpoint_routes(served, state=state, timeout=timeout),
+                *mount_routes(services),
             ],
-            exception_handlers={
-                TFRunnerError: self._refuse,
-                HTTPException: self._refuse_route,
-                Exception: self._fail,
-            },
+            state=state,
         )
+        self._front = Front(self._route, services, state=state, life=self.life)
+
+    def __repr__(self) -> str:
+        return f"<Application {self._front!r}>"
+
+    @property
+    def direct(self) -> Predict | None:
+        """Answers predict requests without ASGI; None where middleware has to see them."""
+        return None if self._front.is_wrapped else self.predict
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's start and end."""
-        if scope["type"] != "http":
-            await self._pages(scope, receive, send)
-        elif scope["method"] == "POST" and scope["path"].endswith(":predict"):
+        if not self._front.is_wrapped and _is_predict(scope):
             await self.predict(scope, receive, send)
         else:
-            given = dict(scope["headers"]).get(b"x-request-id")
-            request_id = scope["tfrunner.request_id"] = self._state.ids.take(given)
+            await self._front(scope, receive, send)
 
-            async def send_with_id(message: MutableMapping[str, Any]) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                await send(message)
-
-            await self._pages(scope, receive, send_with_id)
-
-    async def _refuse(self, request: Request, exc: Exception) -> Response:
-        """Answer with an error of ours."""
-        error = exc if isinstance(exc, TFRunnerError) else unexpected()
-        if error.status < 500:
-            self._gateway.count("http_refused", error.code)
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _is_predict(scope):
+            await self.predict(scope, receive, send)
         else:
-            request_id = request.scope["tfrunner.request_id"]
-            self._state.failures.write(error, request_id=request_id, where=request.url.path)
-        headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-        body = error_body(error, request.scope["tfrunner.request_id"])
-        return Response(
-            body, status_code=error.status, headers=headers, media_type="application/json"
-        )
+            await self._pages(scope, receive, send)
 
-    async def _refuse_route(self, request: Request, exc: Exception) -> Response:
-        """Answer where no route fits: 405, 404, and 400 below /v1/ (as TensorFlow Serving)."""
-        status = exc.status_code if isinstance(exc, HTTPException) else 500
-        asked = f"{request.method} {request.url.path}"
-        if status == 404:
-            unknown = (
-                InvalidInput(f"Malformed request: {asked}")
-                if request.url.path.startswith("/v1/")
-                else NotFound(f"there is no {asked}; GET /docs shows what there is")
-            )
-            return await self._refuse(request, unknown)
-        text = f"{asked} is not allowed; GET /docs shows what there is"
-        request_id = request.scope["tfrunner.request_id"].decode()
-        body = {"error": text, "code": "method_not_allowed", "request_id": request_id}
-        headers = getattr(exc, "headers", None)
-        return JSONResponse(body, status_code=status, headers=headers)
 
-    async def _fail(self, request: Request, exc: Exception) -> Response:
-        """Answer for an error of ours that nobody expected; the server logs its traceback."""
-        return await self._refuse(request, unexpected())
+def _is_predict(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    path: str = scope["path"]
+    return path.endswith(":predict")
 
 
 def page_routes(
@@ -148,6 +118,7 @@ def page_routes(
         Route("/docs", docs.page),
         Route("/docs/{asset}", docs.asset),
         Route("/openapi.json", docs.document),
+        Route("/docs.json", docs.document),
     ]
     for path in MODEL_PATHS:
         routes += [

@@ -213,21 +213,22 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         given = dict(self.headers or ()).get(b"x-request-id")
+        visit = None
         if self._lane is not None and self._lane.receiving is not None:
-            given = self._lane.receiving.request_id
+            given, visit = self._lane.receiving.request_id, self._lane.receiving.visit
+        request_id = self.shared.ids.take(given)
+        if self.shared.guard is not None:
+            self.shared.guard.note_refusal(self.client, status, error, request_id, visit=visit)
         self._end_lane()
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write(
-            write_error(
-                error,
-                self.shared.ids.take(given),
-                status=status,
-                extra=[(b"connection", b"close")],
-            )
-        )
-        self.transport.write_eof()
+        extra = [(b"connection", b"close")]
+        self.transport.write(write_error(error, request_id, status=status, extra=extra))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS says goodbye before it ends
+            self.transport.close()
 
     def _is_free(self) -> bool:
         """Whether an answer written now follows whole answers."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from tfrunner.api.openapi import document
-from tfrunner.gateway import Gateway
 from tfrunner.service import Service
+from tfrunner.specs import ModelSpec
 
 ASSETS = Path(__file__).parent / "assets"
 MEDIA_TYPES = {"docs.css": "text/css", "docs.js": "text/javascript"}
@@ -20,6 +21,14 @@ HEADERS = {
     "content-security-policy": "default-src 'self'; img-src data:",  # the empty icon
     "cache-control": "no-cache",
 }
+
+
+class KnowsModels(Protocol):
+    """Who knows what is served: a gateway."""
+
+    @property
+    def models(self) -> Mapping[str, ModelSpec]:
+        """What is served, by tag."""
 
 
 class Docs:
@@ -30,7 +39,7 @@ class Docs:
         services: Whose endpoints are shown.
     """
 
-    def __init__(self, gateway: Gateway, services: Iterable[Service]) -> None:
+    def __init__(self, gateway: KnowsModels, services: Iterable[Service]) -> None:
         self._gateway = gateway
         self._services = tuple(services)
 

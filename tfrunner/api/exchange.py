@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tfrunner.api.replies import write_error
+from tfrunner.api.access_log import GONE
+from tfrunner.api.replies import error_body, write_error
 from tfrunner.pending import Answer
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+    from tfrunner.api.guard import Visit
     from tfrunner.api.heads import Head
     from tfrunner.api.predict import Predict, Submitted
     from tfrunner.api.targets import Target
@@ -31,6 +33,9 @@ class Exchange:
         target: What its path stands for.
         head: What its head says.
         done: Called once, when its answer can be written.
+
+    Attributes:
+        visit: Its visit at the guard; None: there is no guard.
     """
 
     __slots__ = (
@@ -46,6 +51,7 @@ class Exchange:
         "response_complete",
         "response_started",
         "scope",
+        "visit",
     )
 
     def __init__(
@@ -63,6 +69,7 @@ class Exchange:
         self.response_started = False
         self.response_complete = False
         self.scope = None
+        self.visit: Visit | None = None
 
     def __repr__(self) -> str:
         state = "answered" if self.response_complete else "done" if self.is_done else "waiting"
@@ -71,7 +78,10 @@ class Exchange:
     def submit(self, body: bytes) -> None:
         """Send the request on its way; its body is whole."""
         try:
-            self._submitted = self._predict.submit(self._target, self.head, body)
+            client = "" if self.visit is None else self.visit.client
+            self._submitted = self._predict.submit(
+                self._target, self.head, body, client=client, request_id=self.request_id
+            )
         except Exception as exc:
             self.fail(exc)
         else:
@@ -86,6 +96,8 @@ class Exchange:
     def cancel(self) -> None:
         """Drop the request: its caller is gone."""
         self.response_complete = True
+        if self.visit is not None:
+            self.visit.end(GONE, 0, self.request_id)
         if self._submitted is None:
             return
         future = self._submitted.future
@@ -114,6 +126,9 @@ class Exchange:
         end = b"\r\n" if self.keep_alive else CLOSE
         if headers:
             end += b"".join(b"%s: %s\r\n" % header for header in headers)
+        if self.visit is not None:
+            end += b"".join(b"%s: %s\r\n" % header for header in self.visit.headers)
+            self.visit.end(200, size, self.request_id)
         return [b"%s%d\r\nx-request-id: %s%s\r\n" % (begin, size, self.request_id, end), *pieces]
 
     def _write_error(self, exc: BaseException, *, is_submitted: bool) -> list[Buffer]:
@@ -122,6 +137,9 @@ class Exchange:
         )
         lines = [] if self.keep_alive else [(b"connection", b"close")]
         default = self._predict.state.default_lines()
+        if self.visit is not None:
+            lines += self.visit.headers
+            self.visit.end(error.status, len(error_body(error, self.request_id)), self.request_id)
         return [write_error(error, self.request_id, default=default, extra=lines)]
 
     def _take(self, future: asyncio.Future[Answer]) -> None:

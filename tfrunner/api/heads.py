@@ -44,6 +44,11 @@ class Head(NamedTuple):
         client: X-Client: whose share of the workers' time it is counted against.
         priority: X-Priority.
         server_timing: X-Server-Timing: the answer shall say where the time went.
+        authorization: Authorization, which may hold an API key.
+        api_key: X-Api-Key.
+        origin: Origin: of which site the page is that asks.
+        traceparent: The span that this request is a part of, as W3C Trace Context has it.
+        tracestate: What else belongs to it.
     """
 
     path: str
@@ -58,6 +63,11 @@ class Head(NamedTuple):
     client: bytes = b""
     priority: bytes | None = None
     server_timing: bytes | None = None
+    authorization: bytes = b""
+    api_key: bytes = b""
+    origin: bytes = b""
+    traceparent: bytes = b""
+    tracestate: bytes = b""
 
     def method_name(self) -> str | None:
         """Return the model's method that X-Method names; None: the default one."""
@@ -74,6 +84,11 @@ FIELDS = {
     b"x-client": "client",
     b"x-priority": "priority",
     b"x-server-timing": "server_timing",
+    b"authorization": "authorization",
+    b"x-api-key": "api_key",
+    b"origin": "origin",
+    b"traceparent": "traceparent",
+    b"tracestate": "tracestate",
 }
 
 
@@ -133,7 +148,7 @@ class Heads:
         return None if head is None else Found(head, end, int(digits))
 
     def _remember(self, key: bytes, head: Head | None) -> None:
-        if head is not None and head.request_id is not None:
+        if head is not None and (head.request_id is not None or head.traceparent):
             return  # it will not come again
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()

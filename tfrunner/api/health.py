@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tfrunner import metrics
+from tfrunner import exposition
 from tfrunner.api.json_text import write
 from tfrunner.api.state import ProcessState
 from tfrunner.errors import Unavailable
@@ -44,8 +44,8 @@ class Health:
 
     async def metrics(self, request: Request) -> Response:
         """Answer with the whole server's numbers in Prometheus' text form."""
-        text = metrics.expose(await self._gateway.ask())
-        return Response(text, media_type=metrics.CONTENT_TYPE)
+        text = exposition.expose(await self._gateway.ask(told=True))
+        return Response(text, media_type=exposition.CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
         """Answer with the dispatcher's state as it is, for the CLI and the client."""

@@ -106,11 +106,33 @@ class Lane:
         self._waiting.append(exchange)
         self._is_last = not head.keep_alive
         stop = start + length
-        if len(data) >= stop:
+        if connection.shared.guard is not None and not self._is_admitted(exchange):
+            self._pieces = None
+        elif len(data) >= stop:
             exchange.submit(data[start:stop])
             return stop
-        self._receiving, self._left, self._pieces = exchange, length, []
+        else:
+            self._pieces = []
+        self._receiving, self._left = exchange, length
         return self._take_body(data, start)
+
+    def _is_admitted(self, exchange: Exchange) -> bool:
+        """Have the guard look at a request; return whether it is to be answered."""
+        assert self._connection.shared.guard is not None
+        head = exchange.head
+        visit = self._connection.shared.guard.visit(
+            "POST",
+            head.path,
+            address=self._connection.client,
+            authorization=head.authorization,
+            api_key=head.api_key,
+            origin=head.origin,
+        )
+        exchange.visit = visit
+        if visit.error is None:
+            return True
+        exchange.fail(visit.error)
+        return False
 
     def _take_body(self, data: bytes, place: int) -> int:
         """Take a piece of the body that is being received; return where it ends."""

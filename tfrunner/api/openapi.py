@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +20,8 @@ from tfrunner.api.openapi_parts import (
     own_pages,
     tensor_parameters,
 )
-from tfrunner.service import Endpoint, Service
+from tfrunner.endpoint import Endpoint
+from tfrunner.service import Service
 from tfrunner.specs import (
     DictSpec,
     ListSpec,
@@ -71,12 +73,20 @@ def _endpoint(service: Service, endpoint: Endpoint) -> Schema:
         "operationId": f"{service.name}.{endpoint.name}",
         "summary": summary or endpoint.name,
         "description": rest.strip(),
+        "parameters": [TIMEOUT],
         "requestBody": {"required": True, "content": endpoint.input.schema()},
         "responses": {
-            "200": {"description": "The result", "content": endpoint.output.schema()},
+            "200": {"description": _result(endpoint), "content": endpoint.output.schema()},
             **error_responses(),
         },
     }
+
+
+def _result(endpoint: Endpoint) -> str:
+    function = endpoint.function
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return "The result, piece by piece"
+    return "The result"
 
 
 def _predict(model: ModelSpec) -> Schema:

@@ -47,4 +47,7 @@ class Surplus:
         request_id = self._state.ids.take(dict(scope["headers"]).get(b"x-request-id"))
         self._state.count("http_refused", error.code)
         self._state.failures.write(error, request_id=request_id, where=scope["path"])
+        if self._state.guard is not None:
+            guard, where = self._state.guard, (scope["method"], scope["path"])
+            guard.note_refusal(scope["client"], error.status, error, request_id, where=where)
         await send_error(send, error, request_id=request_id)

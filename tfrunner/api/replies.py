@@ -20,6 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON = b"application/json"
+ASK_FOR_KEY = ((b"www-authenticate", b'Bearer realm="tfrunner"'),)
 
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
 """What is echoed as the id of a request: visible ASCII, no control characters, no blanks."""
@@ -69,9 +70,9 @@ def error_body(error: TFRunnerError, request_id: bytes) -> bytes:
 
 
 def error_headers(error: TFRunnerError) -> tuple[Header, ...]:
-    """Return Retry-After in whole seconds, at least 1, where it is known."""
+    """Return Retry-After in whole seconds, at least 1, where it is known; what a 401 must have."""
     if error.retry_after is None:
-        return ()
+        return ASK_FOR_KEY if error.status == 401 else ()
     return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
 
 

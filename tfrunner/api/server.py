@@ -26,8 +26,10 @@ from typing import Any
 import uvicorn
 
 from tfrunner.api.connection import Connection
+from tfrunner.api.guard import Guard, Guarded
 from tfrunner.api.predict import Predict
 from tfrunner.api.state import ProcessState
+from tfrunner.api.tls import Certificate
 from tfrunner.api.watch import Watch
 
 STOPPED_AT_ONCE = 130
@@ -42,6 +44,9 @@ LAST_WORDS_SECONDS = 0.5
 
 TICK_SECONDS = 0.05
 
+LOOK_SECONDS = 1.0
+"""How often it is looked whether API keys or the certificate have changed."""
+
 logger = logging.getLogger("tfrunner.api")
 
 
@@ -55,6 +60,9 @@ class Server(uvicorn.Server):
         give_up: Fails the requests that wait; called at the end of the grace period.
         direct: Answers predict requests without ASGI; None where something is wrapped around
             the application that has to see them.
+        guard: What every request passes; None: nothing is to be checked or noted.
+        certificate: With what connections are encrypted; None: they are not.
+        local: A further listening socket, without TLS, for our own processes.
     """
 
     def __init__(
@@ -65,10 +73,13 @@ class Server(uvicorn.Server):
         grace: float,
         give_up: Callable[[], Awaitable[None]],
         direct: Predict | None = None,
+        guard: Guard | None = None,
+        certificate: Certificate | None = None,
+        local: socket.socket | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                app if guard is None else Guarded(app, guard, state),
                 http=Connection,
                 ws="none",
                 access_log=False,
@@ -79,6 +90,10 @@ class Server(uvicorn.Server):
         )
         self.server_state = self._state = state
         self._state.direct = direct
+        self._guard = self._state.guard = guard
+        self._certificate = certificate
+        self._local = local
+        self._next_look = 0.0
         self._grace = grace
         self._give_up = give_up
         self._watch = Watch(state)
@@ -89,9 +104,29 @@ class Server(uvicorn.Server):
             os._exit(STOPPED_AT_ONCE)
         self.should_exit = self._state.is_draining = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen; uvicorn calls it.
+
+        Raises:
+            ConfigError: The certificate cannot be used.
+        """
+        if self._certificate is not None:
+            self.config.ssl = self._certificate.load()
+        await super().startup(sockets)
+        if self._local is not None:
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_unix_server(self._connection, sock=self._local))
+
     async def on_tick(self, counter: int) -> bool:
-        """Look at the connections when it is time."""
-        self._watch.look(asyncio.get_running_loop().time())
+        """Look at the connections, and at what may change on the disk, when it is time."""
+        now = asyncio.get_running_loop().time()
+        self._watch.look(now)
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            if self._guard is not None:
+                self._guard.look()
+            if self._certificate is not None:
+                self._certificate.refresh()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -116,6 +151,8 @@ class Server(uvicorn.Server):
                 task.cancel()
             await asyncio.wait(list(self._state.tasks), timeout=TICK_SECONDS)
         await self.lifespan.shutdown()
+        if self._guard is not None:
+            self._guard.close()
 
     async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
         """Take the connections that wait in the backlog, and listen no more.
@@ -131,7 +168,8 @@ class Server(uvicorn.Server):
         waiting = [each for copy in copies for each in take_waiting(copy)]
         loop = asyncio.get_running_loop()
         for each in waiting:
-            await loop.connect_accepted_socket(self._connection, each)
+            with contextlib.suppress(OSError):  # TLS: the client went away, or speaks none
+                await loop.connect_accepted_socket(self._connection, each, ssl=self.config.ssl)
 
     def _connection(self) -> Connection:
         """Return a new connection, as uvicorn makes them."""

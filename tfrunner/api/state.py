@@ -14,6 +14,7 @@ from tfrunner.config import Bounds
 from tfrunner.errors import Overloaded
 
 if TYPE_CHECKING:
+    from tfrunner.api.guard import Guard
     from tfrunner.api.predict import Predict
 
 RETRY_SECONDS = 1.0
@@ -72,6 +73,8 @@ class ProcessState(ServerState):
         self.heads = Heads()
         self.direct: Predict | None = None
         """Answers predict requests without ASGI; None: there may be middleware around it."""
+        self.guard: Guard | None = None
+        """What every request passes; None: nothing is to be checked or noted."""
         self._lines = b""
         self._first_lines: dict[bytes, bytes] = {}
         self._lines_of: list[tuple[bytes, bytes]] | None = None
