@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from tfrunner.api.app import Application
+from tfrunner.api.guard import make_guard
 from tfrunner.api.server import Server
 from tfrunner.api.state import ProcessState
+from tfrunner.api.tls import Certificate
 from tfrunner.casting import Call
 from tfrunner.config import Bounds
+from tfrunner.entrance import Entrance
 from tfrunner.errors import DeadlineExceeded, ModelError, NotFound, Overloaded, TFRunnerError
 from tfrunner.pending import Answer
 from tfrunner.served import find_model
@@ -94,6 +97,7 @@ class FakeGateway:
         self.answering = answering
         self.counted: dict[tuple[str, str], float] = {}
         self.timeouts: list[float] = []
+        self.clients: list[str] = []
         self.cancelled = threading.Event()
         self.hanging = threading.Event()
         self.state: dict[str, Any] = {"models": {}}
@@ -123,6 +127,7 @@ class FakeGateway:
         """Return the future of an answer."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.timeouts.append(timeout)
+        self.clients.append(client)
         if method.name == "hang":
             future.add_done_callback(lambda done: self.cancelled.set())
             self.hanging.set()
@@ -136,7 +141,7 @@ class FakeGateway:
             future.set_result(self.answering(method, arrays))
         return future
 
-    async def ask(self, timeout: float = 2.0) -> dict[str, Any]:
+    async def ask(self, timeout: float = 2.0, *, told: bool = False) -> dict[str, Any]:
         """Return the state that the test set."""
         if self.state_error is not None:
             raise self.state_error
@@ -163,12 +168,16 @@ def serving(
     services: Sequence[Service] = (),
     timeout: float = 60.0,
     direct: bool = True,
+    entrance: Entrance | None = None,
+    around: Callable[[Application], Any] = lambda app: app,
     **bounds: Any,
 ) -> Iterator[str]:
     """Serve the application; yield its address.
 
     `direct`: predict requests go past ASGI, as in a server; else as with middleware.
+    `around`: returns what is served in place of the application.
     """
+    entrance = entrance or Entrance()
     state = ProcessState(Bounds(**{"body_limit": 2**20, **bounds}), count=gateway.count)
     app = Application(
         gateway,  # type: ignore[arg-type]
@@ -177,13 +186,16 @@ def serving(
         services=services,
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    scheme = "http" if entrance.tls is None else "https"
+    address = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     server = Server(
-        app,
+        around(app),
         state=state,
         grace=0.2,
         give_up=gateway.close,
-        direct=app.predict if direct else None,
+        direct=app.direct if direct else None,
+        guard=make_guard(entrance),
+        certificate=None if entrance.tls is None else Certificate(entrance.tls),
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

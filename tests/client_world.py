@@ -23,6 +23,7 @@ from starlette.routing import Route
 from tfrunner import casting, packing
 from tfrunner.errors import TFRunnerError
 from tfrunner.protocol import (
+    SEGMENT_REFUSED,
     Ask,
     Block,
     Decoder,
@@ -30,6 +31,7 @@ from tfrunner.protocol import (
     Failures,
     FromGateway,
     Hello,
+    Place,
     Request,
     Results,
     Span,
@@ -289,6 +291,11 @@ class Dispatcher(threading.Thread):
 
     def _run(self, request: Request) -> Iterator[Any]:
         if self.is_silent:
+            return
+        if any(isinstance(body, Place) for body in request.bodies):  # its workers are elsewhere
+            refused = Failure(request.id, SEGMENT_REFUSED, "there is no such process here")
+            yield Failures((refused,))
+            yield Results((), (request.id,))
             return
         self.bodies.append(bytes(request.bodies[0]))
         if self.faults:

@@ -41,6 +41,8 @@ class Asked:
     failure: p.Failure | None = None
     cancelled: bool = False
     deaths: int = 0
+    lent: bool = False  # a body lies in shared memory
+    released: int = 0
 
     @property
     def is_answered(self) -> bool:
@@ -97,7 +99,9 @@ class World:
         core = Core(self.config, Predictive(), epoch=f"epoch-{self.epoch}", now=self.now)
         core.handle(b"supervisor", p.SupervisorHello("supervisor"), self.now)
         for gateway in GATEWAYS:
-            core.handle(gateway, p.Hello(gateway.decode(), f"epoch-{self.epoch}"), self.now)
+            segment = p.Segment(f"tfrunner:{gateway.decode()}:1", 1, 1, 2**20)
+            hello = p.Hello(gateway.decode(), f"epoch-{self.epoch}", segment)
+            core.handle(gateway, hello, self.now)
         return core
 
     def start_worker(self) -> FakeWorker:
@@ -159,12 +163,13 @@ class World:
         kills: bool = False,
         client: str = "",
         priority: int = 0,
+        lent: bool = False,
     ) -> Asked:
-        """Send one request and step."""
+        """Send one request and step; if it is `lent`, one body of two lies in shared memory."""
         number = len(self.asked) + 1
-        body = gateway + b":%d" % number
-        request = p.Request(number, MODEL, method, layout, rows, timeout, client, (body,), priority)
-        asked = Asked(gateway, request, self.now + timeout, fails, kills)
+        bodies = (gateway + b":%d" % number, *([p.Place(4096 * number, 100)] * lent))
+        request = p.Request(number, MODEL, method, layout, rows, timeout, client, bodies, priority)
+        asked = Asked(gateway, request, self.now + timeout, fails, kills, lent=lent)
         self.asked[gateway, number] = asked
         self.tell(gateway, p.Submit((request,)))
         return asked
@@ -235,19 +240,24 @@ class World:
         for worker in self.workers.values():
             worker.held.clear()
             worker.runs_suspect = False
+        still_open = self.open_requests()
         self.core = self._new_core()
         for worker in list(self.workers.values()):
             if worker.alive:
                 self.announce(worker)
             if worker.alive and worker.leaving:
                 self.leave(worker)
-        for asked in self.open_requests():
+        for asked in self.asked.values():
+            asked.lent = asked.lent and asked in still_open  # others lie in memory of before
+        for asked in still_open:
             asked.rows_back.clear()
             asked.deaths = 0  # the new one cannot know of them
             left = asked.deadline - self.now
             request = p.msgspec.structs.replace(asked.request, timeout=left)
             if left > 0 and request.method != "once":
                 self.tell(asked.gateway, p.Submit((request,)))
+            else:
+                asked.lent = False
 
     # --- what is true -----------------------------------------------------------------------------
 
@@ -274,9 +284,11 @@ class World:
             case p.RunBatch():
                 self._check_batch(peer, message)
                 self.workers[peer].held.append(message)
-            case p.Results(blocks=blocks):
+            case p.Results(blocks=blocks, released=released):
                 for block in blocks:
                     self._check_block(peer, block)
+                for number in released:
+                    self._check_released(self.asked[peer, number])
             case p.Failures(failures=failures):
                 for failure in failures:
                     asked = self.asked[peer, failure.request]
@@ -334,6 +346,26 @@ class World:
                         if (each.gateway, its.request) == (gateway, part.request):
                             apart = its.stop <= part.start or part.stop <= its.start
                             assert apart, "rows run twice at once: no fence before the re-run"
+
+    def _check_released(self, asked: Asked) -> None:
+        """What a request lies in may be used again from now on: nobody may read it any more."""
+        assert asked.lent, "a request that lies in no shared memory was released"
+        asked.released += 1
+        assert asked.released == 1, "a request was released twice"
+        is_over = asked.is_answered or asked.failure is not None or asked.cancelled
+        assert is_over or asked.deadline <= self.now or asked.gateway in self.gone_gateways
+        for worker in self.workers.values():
+            for held in worker.held if worker.alive else ():
+                ids = [(g.gateway, part.request) for g in held.groups for part in g.parts]
+                assert (asked.gateway, asked.request.id) not in ids, "a worker still reads it"
+
+    def unreleased(self) -> list[Asked]:
+        """Return the requests whose shared memory can never be used again, once all is at rest."""
+        return [
+            asked
+            for asked in self.asked.values()
+            if asked.lent and not asked.released and asked.gateway not in self.gone_gateways
+        ]
 
     def _check_block(self, gateway: bytes, block: p.Block) -> None:
         told = block.bodies[0].decode().split()

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from tests.dispatch_world import FakeWorker, World
 from tfrunner import protocol as p
 from tfrunner.dispatcher.assignment import Assignment
-from tfrunner.dispatcher.batches import Batch, Piece
+from tfrunner.dispatcher.batches import Accepted, Batch, Piece
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.queues import Queue
 from tfrunner.dispatcher.recovery import Recovery
@@ -49,8 +49,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         method=st.sampled_from(["__call__", "__call__", "__call__", "single", "once"]),
         kind=st.sampled_from(["good", "good", "good", "good", "fails", "kills"]),
         timeout=st.sampled_from([0.5, 5.0, 1e6]),
+        lent=st.booleans(),
     )
-    def submit(self, gateway, rows, layout, method, kind, timeout):
+    def submit(self, gateway, rows, layout, method, kind, timeout, lent):
         """A caller asks."""
         if gateway in self.world.gone_gateways:
             return
@@ -62,6 +63,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             timeout=timeout,
             fails=kind == "fails",
             kills=kind == "kills",
+            lent=lent,
         )
 
     @rule(kinds=st.lists(st.sampled_from(["good", "good", "fails", "kills"]), max_size=6))
@@ -70,7 +72,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         for index, kind in enumerate(kinds):
             gateway = GATEWAYS[index % len(GATEWAYS)]
             if gateway not in self.world.gone_gateways:
-                self.world.submit(gateway=gateway, fails=kind == "fails", kills=kind == "kills")
+                self.world.submit(
+                    gateway=gateway, fails=kind == "fails", kills=kind == "kills", lent=index < 3
+                )
 
     def _worker(self, data, *, busy: bool) -> FakeWorker | None:
         choice = [
@@ -199,6 +203,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             if not world.open_requests() and not any(w.held for w in world.workers.values()):
                 break
             world.let_pass(10.0)
+        assert not world.unreleased(), "shared memory is never free again"
         left = [asked for asked in world.open_requests() if asked.request.method != "once"]
         assert not left, f"{len(left)} requests were lost: {left[:3]}"
         for model in world.core.snapshot(world.now)["models"].values():
@@ -393,6 +398,46 @@ def memory_limit_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assignment, "chunks", lambda pieces, rows: original(pieces, rows)[:1])
 
 
+def released_at_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared memory is used again as soon as nobody waits, though a worker still reads it."""
+
+    def release(self: Requests, accepted: Accepted) -> None:
+        if accepted.is_lent and not accepted.is_open:
+            self._out.release(accepted.gateway, accepted.request.id)
+            accepted.is_lent = False
+
+    monkeypatch.setattr(Requests, "_release", release)
+
+
+def released_before_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that shall be killed counts as dead before it is reaped."""
+    original = Roster.fence
+
+    def fence(self: Roster, worker: Worker, reason: str) -> None:
+        for batch in worker.batches:
+            self._requests.let_go(batch)
+        original(self, worker, reason)
+
+    monkeypatch.setattr(Roster, "fence", fence)
+
+
+def never_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ran is held for ever: after a while there is no room."""
+    monkeypatch.setattr(Requests, "let_go", lambda self, batch: None)
+
+
+def held_by_dead_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker held when it was reaped counts as held by it, and by the next one."""
+    original = Recovery.take_back
+
+    def take_back(self: Recovery, model, worker: Worker, reason: str) -> None:
+        for batch in worker.batches:
+            self._requests.hold(batch)
+        original(self, model, worker, reason)
+
+    monkeypatch.setattr(Recovery, "take_back", take_back)
+
+
 FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     dropped_cancel,
     swapped_rows,
@@ -413,6 +458,10 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     leaving_workers_given_work,
     hangs_not_noticed,
     memory_limit_forgotten,
+    released_at_timeout,
+    released_before_the_fence,
+    never_released,
+    held_by_dead_workers,
 ]
 
 

@@ -212,7 +212,7 @@ def test_closing_towards_a_dispatcher_that_does_not_read_blocks_nobody(address: 
     """Other work of the event loop goes on while the last words wait to leave."""
 
     async def story(router: Router) -> None:
-        gateway = Gateway(address, name="g")
+        gateway = Gateway(address, name="g", shared=0)  # what lies in shared memory, leaves at once
         opening = asyncio.ensure_future(gateway.open())
         while not (received := router.receive()):
             await asyncio.sleep(0.001)

@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 HALL = (
-    *("errors", "config", "protocol", "specs", "tensors", "values", "casting", "packing"),
+    *("errors", "config", "defaults", "entrance", "protocol", "specs", "tensors", "values"),
+    *("casting", "packing", "caller", "worker_config"),
     *(
         "learned_file",
         "binding",
@@ -28,7 +29,10 @@ HALL = (
         "declarations",
     ),
     *("transport", "rundir", "processes", "liveness", "link", "pending", "served", "gateway"),
-    *("agenda", "background", "driving", "exchange", "promises", "shortcuts", "turns", "metrics"),
+    *("shared_memory", "shared_memory_slots"),
+    *("agenda", "background", "driving", "exchange", "promises", "shortcuts", "turns"),
+    *("metrics", "metric_series", "exposition", "observation", "monitoring"),
+    *("monitor_files", "monitor_values", "monitor_writer"),
 )
 STORE = (
     *("tags", "entry", "store", "models", "examples", "framework", "saving", "keras_models"),
@@ -38,10 +42,11 @@ STORE = (
 )
 VISITOR = (
     *("client", "client_address", "client_async", "client_budget", "client_connection"),
+    "client_endpoints",
     *("client_direct", "client_http", "client_models", "client_pools", "attempts"),
-    *("runner", "runner_methods", "connections", "testing"),
+    *("runner", "runner_methods", "connections", "deadlines", "testing"),
 )
-FRONT_DESK = ("service", "io", "api")
+FRONT_DESK = ("service", "service_module", "endpoint", "context", "io", "api")
 DISPATCH = ("dispatcher",)
 SIMULATOR = ("simulator",)
 CARETAKER = ("supervisor",)

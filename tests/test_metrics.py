@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tfrunner.metrics import expose
+from tfrunner.exposition import expose
 
 STATE: dict[str, Any] = {
     "epoch": "e",

@@ -25,6 +25,14 @@ MESSAGES: dict[str, tuple[Any, p.Message]] = {
     "cancel": (p.FromGateway, p.Cancel((1, 2))),
     "ask": (p.FromGateway, p.Ask(3)),
     "count": (p.FromGateway, p.Count((("requests", "200", 2.0),))),
+    "report": (
+        p.FromWorker,
+        p.Report(
+            *("w#1", "e"),
+            (p.Family("seen", "histogram", "Seen.", ("kind",), (0.5, 1.0)),),
+            (p.Reading(0, ("cat",), (1.0, 0.0, 2.0, 3.5), 0.25),),
+        ),
+    ),
     "welcome": (p.ToGateway, p.Welcome("e", (b"spec",))),
     "results": (
         p.ToGateway,

@@ -22,6 +22,7 @@ from tfrunner.tensors import Layout, Leaf, decode_layout, encode_layout, unpack
 from tfrunner_workers.echo import EchoModel
 from tfrunner_workers.hosted import TEXT_LIMIT
 from tfrunner_workers.loop import Loop, answer, entries
+from tfrunner_workers.segments import Segments
 from tfrunner_workers.warmup import declared
 
 LAYOUT = encode_layout(Layout((Leaf("float32", (None, 2)),)))
@@ -124,7 +125,7 @@ def test_a_long_error_text_is_shortened():
         raise RuntimeError("x" * 10_000)
 
     model.methods["__call__"] = explode
-    failed = answer(entries(model, declared(model)), batch(1, 1))
+    failed = answer(entries(model, declared(model)), batch(1, 1), Segments())
     assert isinstance(failed, BatchFailed)
     assert len(failed.message) == TEXT_LIMIT
     assert failed.message.startswith("RuntimeError: xxx")
@@ -132,7 +133,7 @@ def test_a_long_error_text_is_shortened():
 
 def test_a_dropped_row_fails_the_batch(table):
     """Nobody gets another's row."""
-    failed = answer(table, batch(1, 1, 2, method="drop"))
+    failed = answer(table, batch(1, 1, 2, method="drop"), Segments())
     assert isinstance(failed, BatchFailed)
     assert failed.code == "model_error"
     assert "expected 2 rows" in failed.message
@@ -142,7 +143,7 @@ def test_a_method_whose_batching_is_off_answers_a_lone_request_whole():
     """Rows are not counted where they cannot go to the wrong caller."""
     model = EchoModel()
     states = tuple(MethodState(name, False, True, "why") for name in model.methods)
-    done = answer(entries(model, states), batch(1, 1, method="drop"))
+    done = answer(entries(model, states), batch(1, 1, method="drop"), Segments())
     assert isinstance(done, BatchDone)
     (addressed,) = done.blocks
     (leaf,) = decode_layout(addressed.block.layout).leaves

@@ -12,6 +12,7 @@ from tfrunner.protocol import Decoder, Part, PartsOf, RunBatch, ToWorker, encode
 from tfrunner.tensors import Layout, Leaf, encode_layout
 from tfrunner_workers.echo import EchoModel
 from tfrunner_workers.loop import answer, entries
+from tfrunner_workers.segments import Segments
 from tfrunner_workers.warmup import declared
 
 
@@ -28,7 +29,7 @@ def test_batches_of_changing_sizes_leave_nothing_behind() -> None:
             rows = sizes.randint(1, 19)
             parts = tuple([Part(number * 20 + at, 0, 1, 1, (body,)) for at in range(rows)])
             batch = RunBatch(number, 1, "__call__", layout, rows, (PartsOf(b"g", parts),))
-            encode(answer(table, decoder.decode(encode(batch))))
+            encode(answer(table, decoder.decode(encode(batch)), Segments()))
 
     gc.disable()  # a collection empties that store
     try:

@@ -13,30 +13,36 @@ if TYPE_CHECKING:
     import tfrunner.errors as errors
     import tfrunner.io as io
     import tfrunner.keras as keras
+    import tfrunner.metrics as metrics
     import tfrunner.models as models
     import tfrunner.tensorflow as tensorflow
     import tfrunner.testing as testing
     from tfrunner.client import AsyncClient, Client
+    from tfrunner.context import Context
+    from tfrunner.monitoring import monitor
     from tfrunner.runnable import Runnable
     from tfrunner.runner import Runner
     from tfrunner.service import Service
     from tfrunner.store import Model
     from tfrunner.tags import Tag
 
-_MODULES = ("errors", "io", "keras", "models", "tensorflow", "testing")
+_MODULES = ("errors", "io", "keras", "metrics", "models", "tensorflow", "testing")
 _NAMES = {
     "AsyncClient": "tfrunner.client",
     "Client": "tfrunner.client",
+    "Context": "tfrunner.context",
     "Model": "tfrunner.store",
     "Runnable": "tfrunner.runnable",
     "Runner": "tfrunner.runner",
     "Service": "tfrunner.service",
     "Tag": "tfrunner.tags",
+    "monitor": "tfrunner.monitoring",
 }
 
 __all__ = [
     "AsyncClient",
     "Client",
+    "Context",
     "Model",
     "Runnable",
     "Runner",
@@ -45,7 +51,9 @@ __all__ = [
     "errors",
     "io",
     "keras",
+    "metrics",
     "models",
+    "monitor",
     "tensorflow",
     "testing",
 ]

@@ -19,6 +19,7 @@ from tfrunner.exchange import Exchange, Waiter, check_positive
 from tfrunner.link import no_status, nobody_there
 from tfrunner.pending import Answer, Outcome
 from tfrunner.promises import Promise, Rescue, Standing
+from tfrunner.shared_memory import SEGMENT_BYTES
 from tfrunner.specs import MethodSpec, ModelSpec
 
 Outcomes = deque[tuple[Waiter, Outcome]]
@@ -39,11 +40,18 @@ class BackgroundGateway:
         address: The dispatcher's frontend.
         name: Name of the gateway; its identity begins with it.
         find: Says where the dispatcher listens by now, asked while it does not answer.
+        shared: Bytes of shared memory for large bodies; 0: none.
     """
 
     def __init__(
-        self, address: str, *, name: str = "client", find: Callable[[], str] | None = None
+        self,
+        address: str,
+        *,
+        name: str = "client",
+        find: Callable[[], str] | None = None,
+        shared: int = SEGMENT_BYTES,
     ) -> None:
+        self._shared = shared
         self._name = name
         self._find = find
         self._given = address
@@ -76,7 +84,14 @@ class BackgroundGateway:
         if self._driver is not None:
             raise StateError("The connection is open already.")
         self._process = os.getpid()
-        exchange = Exchange(self._given, self._name, deliver=self._note, find=self._find)
+        exchange = Exchange(
+            self._given,
+            self._name,
+            deliver=self._note,
+            find=self._find,
+            owns=True,
+            shared=self._shared,
+        )
         driver = Driver(
             Hooks(
                 exchange.flush,
@@ -253,6 +268,7 @@ class BackgroundGateway:
 
         The old socket is kept: to close it would reach into the parent's.
         """
+        exchange.leave_to_parent()
         self._inherited += [exchange, driver, self._outcomes]
         self._given = exchange.link.address
         self._exchange = self._driver = None

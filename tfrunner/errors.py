@@ -1,25 +1,28 @@
 """Every error that a caller of tfrunner can see.
 
-TFRunnerError                   internal              500
-├── InvalidInput                invalid_input         400
-├── NotFound                    not_found             404
-├── AlreadyExists               already_exists        409
-├── TooLarge                    too_large             413
-├── TooSlow                     too_slow              408
-├── NotAcceptable               not_acceptable        406
-├── UnsupportedForm             unsupported_form      415
-├── ModelError                  model_error           500
-│   ├── OutOfMemory             out_of_memory         500
-│   └── PoisonRequest           poison_request        500
-├── Unavailable                 unavailable           503
-│   ├── Overloaded              overloaded            503
-│   └── WorkerLost              worker_lost           503
-├── DeadlineExceeded            deadline_exceeded     504   (also a TimeoutError)
-├── CorruptModel                corrupt_model         500
-├── StateError                  state_error           500
-├── NotWritten                  not_written           500
-├── ConfigError                 config_error          500
-└── ProtocolError               protocol_error        400
+    TFRunnerError                   internal              500
+    ├── InvalidInput                invalid_input         400
+    ├── Unauthorized                unauthorized          401
+    ├── Forbidden                   forbidden             403
+    ├── NotFound                    not_found             404
+    ├── AlreadyExists               already_exists        409
+    ├── TooLarge                    too_large             413
+    ├── TooSlow                     too_slow              408
+    ├── RateLimited                 rate_limited          429
+    ├── NotAcceptable               not_acceptable        406
+    ├── UnsupportedForm             unsupported_form      415
+    ├── ModelError                  model_error           500
+    │   ├── OutOfMemory             out_of_memory         500
+    │   └── PoisonRequest           poison_request        500
+    ├── Unavailable                 unavailable           503
+    │   ├── Overloaded              overloaded            503
+    │   └── WorkerLost              worker_lost           503
+    ├── DeadlineExceeded            deadline_exceeded     504   (also a TimeoutError)
+    ├── CorruptModel                corrupt_model         500
+    ├── StateError                  state_error           500
+    ├── NotWritten                  not_written           500
+    ├── ConfigError                 config_error          500
+    └── ProtocolError               protocol_error        400
 
 The wire carries `code` and the message; `from_wire` turns them back into the class.
 Tracebacks of model code stay in the worker's log.
@@ -60,6 +63,20 @@ class InvalidInput(TFRunnerError):
     status = 400
 
 
+class Unauthorized(TFRunnerError):
+    """The request has no API key, or one that the server does not know."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(TFRunnerError):
+    """Web pages of that origin may not call the server."""
+
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(TFRunnerError):
     """No model, version, method or server has that name."""
 
@@ -86,6 +103,13 @@ class TooSlow(TFRunnerError):
 
     code = "too_slow"
     status = 408
+
+
+class RateLimited(TFRunnerError):
+    """The API key has used what it may use for now."""
+
+    code = "rate_limited"
+    status = 429
 
 
 class NotAcceptable(TFRunnerError):

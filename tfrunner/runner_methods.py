@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from tfrunner import config
 from tfrunner.casting import Call, cast
 from tfrunner.connections import Connection, refuse_in_event_loop
+from tfrunner.deadlines import bounded
 from tfrunner.entry import Model
 from tfrunner.errors import ConfigError, did_you_mean
 from tfrunner.runnable import Runnable, describe_runnable
@@ -51,8 +52,8 @@ class RunnerMethod:
 
         Args:
             args: Inputs by position: arrays, numbers, nested lists, tensors.
-            timeout: Seconds; by default the runner's `max_latency_ms`, else 60. A model in this
-                process is not stopped by it.
+            timeout: Seconds; by default the runner's `max_latency_ms`, else 60; in an endpoint
+                no more than its request has left. A model in this process is not stopped by it.
             kwargs: Inputs by name.
 
         Raises:
@@ -82,9 +83,9 @@ class RunnerMethod:
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:
-            return self.timeout
+            return bounded(self.timeout)
         config.check_positive("timeout", timeout, least=0.001)
-        return float(timeout)
+        return bounded(float(timeout))
 
     def __repr__(self) -> str:
         return f"<RunnerMethod {self._runner.tag} {self.spec.name}>"

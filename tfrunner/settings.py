@@ -13,7 +13,8 @@
     [models."irises:first"]
     workers = 2
 
-The command line goes before the file; a runner's own options go before both.
+[defaults] is another name of [serve]. The command line goes before the file; a runner's own
+options go before both.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TABLES = ("serve", "runners", "models")
+TABLES = ("serve", "defaults", "runners", "models")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -83,7 +84,13 @@ def read_settings(file: Path) -> Settings:
         }
         for kind in ("runners", "models")
     }
-    serve = {key.replace("-", "_"): value for key, value in found.get("serve", {}).items()}
+    serve: dict[str, Any] = {}
+    for table in ("serve", "defaults"):
+        for key, value in found.get(table, {}).items():
+            name = key.replace("-", "_")
+            if name in serve:
+                raise ConfigError(f"{file}: {name} is given twice, in [serve] and [defaults].")
+            serve[name] = value
     return Settings(serve, **sections)
 
 

@@ -12,8 +12,9 @@ from typing import Any, Union
 import numpy as np
 
 from tfrunner.casting import Call, cast
+from tfrunner.shared_memory import LEND_FROM
 from tfrunner.specs import ANY, MethodSpec, TensorSpec
-from tfrunner.tensors import DTYPES
+from tfrunner.tensors import DTYPES, to_body
 
 MOST_LAYOUTS = 4096
 
@@ -28,8 +29,8 @@ def shortcut(method: MethodSpec) -> Shortcut | None:
             tensor of known rank.
 
     Returns:
-        The function; its calls own their bytes, and it raises InvalidInput for an array of a
-        shape that does not fit. None: the method has no short way.
+        The function; its calls own their bytes, large ones excepted, and it raises InvalidInput
+        for an array of a shape that does not fit. None: the method has no short way.
     """
     if method.variants or method.padding or not method.batchable or method.batch_dim[0] != 0:
         return None
@@ -54,6 +55,8 @@ def shortcut(method: MethodSpec) -> Shortcut | None:
             layout = cast(method, (value,), {}).layout
             if len(layouts) < MOST_LAYOUTS:
                 layouts[shape[1:]] = layout
-        return Call(layout, shape[0], (value.tobytes(),))
+        if value.nbytes < LEND_FROM:
+            return Call(layout, shape[0], (value.tobytes(),))
+        return Call(layout, shape[0], (to_body(value),))
 
     return short

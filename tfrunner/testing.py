@@ -6,7 +6,7 @@
         with serve(my_keras_model) as client:
             assert client.predict("model", inputs).shape == (2, 10)
 
-`python -m tfrunner.testing <pid> ...` is the `tfrunner` command, ending with process <pid>.
+`python -m tfrunner.testing <pid> ...` is the `tfrunner` command, ending with that process.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ class ServedClient(Client):
         self.pid = pid
         self.log = log
 
+    def call(self, endpoint: str, value: Any, *, timeout: float | None = None) -> Any:
+        """Send a value to an endpoint of a Service, over HTTP; see `Client.call`."""
+        with Client(self.http_address) as http:
+            return http.call(endpoint, value, timeout=timeout)
+
 
 @contextlib.contextmanager
 def serve(
@@ -73,7 +78,8 @@ def serve(
 
     Args:
         model: A tag, a saved `Model`, or a tf.Module or Keras model, which is saved into a
-            temporary store as "model" ("model_2", "model_3", ... for further ones).
+            temporary store as "model" ("model_2", "model_3", ... for further ones). Or the
+            target of a Service, "service.py:svc".
         models: More of them.
         workers: Worker processes for each model.
         signatures: What `save` takes, for models that are not saved yet.
