@@ -74,13 +74,14 @@ def batching(*, threads: int, seconds: float) -> str:
         many, one = rows[:64], rows[:1]
         timed = take_turns(
             {
-                "1": lambda run=run, one=one: [run(one) for _ in range(64)],
+                "1": lambda run=run, one=one: run(one),
                 "64": lambda run=run, many=many: run(many),
             },
             seconds=seconds,
         )
-        rates = [64e6 / each.median for each in timed.values()]
-        lines.append([name, *(f"{rate:,.0f}" for rate in rates), f"{timed['64'].gain:.1f}"])
+        rates = [1e6 / timed["1"].median, 64e6 / timed["64"].median]
+        gain = f"{64 * timed['64'].gain:.1f}"
+        lines.append([name, *(f"{rate:,.0f}" for rate in rates), gain])
     header = ["in this process, rows/s", "1 row a call", "64 rows a call", "times"]
     return table(header, lines) + "\n\n" + served()
 

@@ -81,9 +81,27 @@ def test_the_table_shows_what_is_missing_and_why():
         "machine": {"cores": 2, "python": "3.11", "load_at_start": 0.1},
         **{"runs": [run("tfrunner", 0, 95)], "missing": [missing], "tuning": [], "memory": []},
     }
-    text = report.report(content)
+    text = report.report([content])
     assert "| linear | json | 32 connections | tfrunner | s | 95 (95, 95) |" in text
     assert "| ray, tuned | | missing: it ended: no memory |" in text
+
+
+def test_runs_that_share_no_model_become_one_table():
+    """Ratios are of one run each; a model that two runs measured has none."""
+    first, second = (
+        {
+            **{"command": f"c{name}", "seconds": 60.0, "started": "today", "versions": {}},
+            **{"plans": {name: "frozen"}, "missing": [], "tuning": [], "memory": []},
+            "machine": {"cores": 2, "python": "3.11", "load_at_start": 0.1},
+            "runs": [{**run("tfrunner", 0, 95), "model": name}],
+        }
+        for name in ("linear", "mlp")
+    )
+    text = report.report([first, second])
+    assert all(f"| {name} | json | 32 connections | tfrunner" in text for name in ("linear", "mlp"))
+    assert "`clinear`" in text and "`cmlp`" in text
+    with pytest.raises(ValueError, match="linear: measured in two"):
+        report.report([first, first])
 
 
 def test_the_table_replaces_its_former_self_in_a_page():

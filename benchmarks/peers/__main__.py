@@ -3,7 +3,7 @@
     python -m benchmarks.peers --quick              # the cells that have a target, 15 minutes
     python -m benchmarks.peers --full               # everything, hours
     python -m benchmarks.peers --full --models cnn --peers ray mosec
-    python -m benchmarks.peers --report results.json  # the table and the plot again
+    python -m benchmarks.peers --report results/*.json  # the tables and the plot of several runs
 
 Writes raw results (JSON), a table (Markdown, also into --page) and a plot (PNG) into --out.
 Needs wrk, the extras `cpu` and `plot`, and PyPI for the peers' environments.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -44,7 +43,7 @@ def main() -> int:
     options = read_options()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.report:
-        write(json.loads(options.report.read_text()), options)
+        write([json.loads(each.read_text()) for each in options.report], options)
         return 0
     try:
         find_wrk()
@@ -65,7 +64,7 @@ def main() -> int:
     content = measure(matches, made, found, options)
     content["seconds"] = time.monotonic() - started
     (options.out / "results.json").write_text(json.dumps(content, indent=1) + "\n")
-    write(content, options)
+    write([content], options)
     say(f"{content['seconds'] / 60:.1f} minutes")
     return 0
 
@@ -77,7 +76,9 @@ def read_options() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--quick", action="store_true", help="the cells that have a target")
     what.add_argument("--full", action="store_true", help="every cell")
-    what.add_argument("--report", type=Path, metavar="FILE", help="show results again")
+    what.add_argument(
+        "--report", type=Path, nargs="+", metavar="FILE", help="show results of these runs again"
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--once", action="store_true", help="one round of a second: a look")
@@ -108,7 +109,13 @@ def measure(
         for name, each in made.items()
     }
     versions = {name: each.packages or f"missing: {each.reason}" for name, each in found.items()}
-    command = "python -m benchmarks.peers " + shlex.join(sys.argv[1:])
+    command = " ".join(
+        [
+            f"python -m benchmarks.peers {'--full' if options.full else '--quick'}",
+            *(["--models", *options.models] if len(options.models) < len(MODELS) else []),
+            *(["--peers", *options.peers] if len(options.peers) < len(PEERS) else []),
+        ]
+    )
     path = options.out / "results.json"
     results = book.new(path, command=command, versions=versions, plans=plans)
     with tempfile.TemporaryDirectory(prefix="tfb") as folder:
@@ -120,11 +127,11 @@ def measure(
     return results.content
 
 
-def write(content: dict[str, Any], options: argparse.Namespace) -> None:
+def write(contents: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Write the table and the plot."""
-    tables = report.report(content)
+    tables = report.report(contents)
     (options.out / "results.md").write_text(tables)
-    plot.draw(content, options.out / "results.png")
+    plot.draw([run for content in contents for run in content["runs"]], options.out / "results.png")
     if options.page:
         page = options.page.read_text() if options.page.exists() else "# Performance\n"
         options.page.write_text(report.replaced(page, tables))

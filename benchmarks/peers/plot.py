@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ COLOURS = ("#d1495b", "#30638e", "#66a182", "#edae49", "#7d5ba6", "#8d99ae", "#0
 OTHER = (CLIENT, IN_PROCESS, f"{IN_PROCESS}, our plan")
 
 
-def draw(content: Mapping[str, Any], path: Path) -> None:
+def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw a panel for each model and form of body: bars by connections, on a log scale.
 
     Args:
-        content: A book's.
+        runs: Those of one or several books.
         path: The PNG file.
     """
     import matplotlib
@@ -30,7 +30,7 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
 
     found = [
         line
-        for line in lines(content["runs"])
+        for line in lines(runs)
         if line.place.loop == "closed"
         and line.rate > 0
         # Beside one connection they would only stretch the scale: they have no HTTP.

@@ -11,19 +11,30 @@ from benchmarks.peers.targets import targets
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 
 
-def report(content: Mapping[str, Any]) -> str:
-    """Return all tables."""
-    found = lines(content["runs"])
+def report(contents: Sequence[Mapping[str, Any]]) -> str:
+    """Return all tables of one run of the suite, or of several that share no model.
+
+    Raises:
+        ValueError: Two of them measured the same model: their ratios are not of one run.
+    """
+    models = [name for content in contents for name in content["plans"]]
+    if twice := {name for name in models if models.count(name) > 1}:
+        raise ValueError(f"{', '.join(sorted(twice))}: measured in two of the files; give one")
+
+    def all_of(part: str) -> list[Any]:
+        return [entry for content in contents for entry in content[part]]
+
+    found = lines(all_of("runs"))
     parts = [
-        *_head(content),
+        *(line for content in contents for line in _head(content)),
         "### Targets\n",
         *_targets(found),
         "\n### Every cell\n",
-        *_cells(found, content["missing"]),
+        *_cells(found, all_of("missing")),
         "\n### What tuning tried\n",
-        *_tuning(content["tuning"]),
+        *_tuning(all_of("tuning")),
         "\n### Memory\n",
-        *_memory(content["memory"]),
+        *_memory(all_of("memory")),
     ]
     return "\n".join(parts) + "\n"
 
