@@ -23,7 +23,6 @@ from starlette.routing import Route
 from tfrunner import casting, packing
 from tfrunner.errors import TFRunnerError
 from tfrunner.protocol import (
-    SEGMENT_REFUSED,
     Ask,
     Block,
     Decoder,
@@ -34,6 +33,7 @@ from tfrunner.protocol import (
     Place,
     Request,
     Results,
+    Segment,
     Span,
     Status,
     Submit,
@@ -244,6 +244,7 @@ class Dispatcher(threading.Thread):
         self.state: dict[str, Any] = STATE
         self.waited_for = threading.Event()
         self.cancelled = threading.Event()
+        self._segment: Segment | None = None
         self._router = Router("dispatcher")
         self._stop_asked = threading.Event()
         self._may_read = threading.Event()
@@ -279,7 +280,8 @@ class Dispatcher(threading.Thread):
     def _answers(self, message: Any) -> Iterator[Any]:
         self.messages.append(message)
         match message:
-            case Hello():
+            case Hello(segment=segment):
+                self._segment = segment or self._segment
                 yield Welcome(self.epoch, tuple(encode_spec(each) for each in self.models))
             case Submit(requests=requests):
                 for request in requests:
@@ -292,12 +294,9 @@ class Dispatcher(threading.Thread):
     def _run(self, request: Request) -> Iterator[Any]:
         if self.is_silent:
             return
-        if any(isinstance(body, Place) for body in request.bodies):  # its workers are elsewhere
-            refused = Failure(request.id, SEGMENT_REFUSED, "there is no such process here")
-            yield Failures((refused,))
-            yield Results((), (request.id,))
-            return
-        self.bodies.append(bytes(request.bodies[0]))
+        bodies = tuple(map(self._read, request.bodies))
+        lent = tuple([request.id] * (bodies != request.bodies))
+        self.bodies.append(bytes(bodies[0]))
         if self.faults:
             code, retry_after = self.faults.pop(0)
             yield Failures((Failure(request.id, code, f"it is {code}", retry_after),))
@@ -313,7 +312,15 @@ class Dispatcher(threading.Thread):
         structure = spec.methods[request.method].output
         answer = encode_layout(Layout(layout.leaves, structure))
         spans = (Span(request.id, 0, request.rows, request.rows),)
-        yield Results((Block(spans, answer, request.bodies),))
+        yield Results((Block(spans, answer, bodies),), lent)
+
+    def _read(self, body: Any) -> Any:
+        """Return a body; one in shared memory as a worker reads it."""
+        if not isinstance(body, Place) or self._segment is None:
+            return body
+        with open(f"/proc/{self._segment.pid}/fd/{self._segment.descriptor}", "rb") as memory:
+            memory.seek(body.offset)
+            return memory.read(body.length)
 
 
 @contextlib.contextmanager

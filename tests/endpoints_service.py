@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,15 @@ async def several(value: Any) -> Any:
         ways.double.async_run([value]), slow.wait.async_run(0.01)
     )
     return [doubled[0], waited]
+
+
+@svc.api(JSON(), JSON())
+def several_sync(value: Any) -> Any:
+    """Return the same, with threads of its own."""
+    with ThreadPoolExecutor(2) as pool:
+        doubled = pool.submit(ways.double.run, [value])
+        waited = pool.submit(slow.wait.run, 0.01)
+        return [doubled.result()[0], waited.result()]
 
 
 @svc.api(JSON(), JSON())

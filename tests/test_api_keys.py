@@ -203,12 +203,15 @@ def test_the_rate_is_a_bucket_of_a_second() -> None:
 
 def test_processes_share_the_limits() -> None:
     """Each grants its part; of what may be in flight, one at least."""
-    usage = Usage("u")
-    usage.limit(rate=10.0, in_flight=9, processes=2)
-    assert _admitted(usage, [0.0] * 12) == 4  # in flight, before the rate's 5
-    usage.limit(rate=None, in_flight=1, processes=4)
-    usage.in_flight = 0
-    assert _admitted(usage, [0.0] * 3) == 1
+    limits: list[tuple[dict[str, Any], int]] = [
+        ({"rate": 10.0, "in_flight": None, "processes": 2}, 5),
+        ({"rate": None, "in_flight": 9, "processes": 2}, 4),
+        ({"rate": None, "in_flight": 1, "processes": 4}, 1),
+    ]
+    for limit, expected in limits:
+        usage = Usage("u")
+        usage.limit(**limit)
+        assert _admitted(usage, [0.0] * 12) == expected
 
 
 def _admitted(usage: Usage, moments: list[float]) -> int:

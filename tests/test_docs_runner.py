@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs_blocks import read_blocks
-from tests.docs_world import commands, compare, exchanges, open_world
+from tests.docs_shell import commands, compare, exchanges
+from tests.docs_world import open_world
 
 BROKEN = {
     "python that raises": ("python", "1 / 0", "ZeroDivisionError"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,21 @@ async def double(value):
 
 
 @pytest.fixture(autouse=True)
-def alone(run_root: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a folder without servers, models, or settings."""
+def alone(
+    run_root: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Give each test a folder without servers, models, or settings; leave the log as it was."""
     kept = ("TFRUNNER_RUN_DIR", "TFRUNNER_HOME", "TFRUNNER_TEST_RUN")
     for name in os.environ:
         if name.startswith("TFRUNNER_") and name not in kept:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield tmp_path
+    for handler in set(logging.root.handlers) - set(handlers):
+        handler.close()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 def rehearse(*arguments: str, env: dict[str, str] | None = None) -> Result:
@@ -113,7 +122,7 @@ def test_the_defaults_table_is_the_serve_table(alone: Path) -> None:
     (alone / "c.toml").write_text("[defaults]\nport = 5\n\n[models.echo]\nmax_batch_size = 3\n")
     found = plan("--config", "c.toml")
     assert settings(found)["port"] == (5, "file c.toml")
-    assert found["models"][0]["rows"] == 3
+    assert (found["models"][0]["rows"], found["models"][0]["sections"]) == (3, ["models.echo"])
     (alone / "c.toml").write_text("[defaults]\nport = 5\n[serve]\nport = 5\n")
     result = rehearse("--config", "c.toml")
     assert (result.return_value, "twice" in result.stderr) == (2, True)

@@ -31,7 +31,7 @@ HALL = (
     *("transport", "rundir", "processes", "liveness", "link", "pending", "served", "gateway"),
     *("shared_memory", "shared_memory_slots"),
     *("agenda", "background", "driving", "exchange", "promises", "shortcuts", "turns"),
-    *("metrics", "metric_series", "exposition", "observation", "monitoring"),
+    *("metrics", "metric_declarations", "metric_series", "exposition", "observation", "monitoring"),
     *("monitor_files", "monitor_values", "monitor_writer"),
 )
 STORE = (

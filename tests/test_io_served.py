@@ -209,5 +209,11 @@ def test_openapi_says_what_each_endpoint_takes_and_gives(client: httpx.Client) -
     form = content("/pair", "requestBody")["multipart/form-data"]
     assert form["schema"]["required"] == ["original", "compared"]
     assert "image/png" in form["encoding"]["original"]["contentType"]
-    assert next(iter(content("/image", "200"))) == "image/bmp"
-    assert next(iter(content("/frame", "200"))) == PARQUET
+    assert list(content("/image", "requestBody"))[:2] == ["image/png", "image/jpeg"]
+    answer = content("/pair", "200")["multipart/form-data"]
+    assert answer["encoding"]["difference"] == {"contentType": "image/png"}
+    assert list(content("/image", "200")) == ["image/bmp"]
+    assert list(content("/frame", "200")) == [PARQUET]
+    assert list(content("/array", "200")) == ["application/octet-stream"]
+    assert list(content("/file", "200")) == ["application/octet-stream"]
+    assert "result" in paths["/file"]["post"]["responses"]["500"]["description"]

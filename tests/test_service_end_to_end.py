@@ -164,10 +164,11 @@ def test_the_context(http: httpx.Client) -> None:
     assert (fine.status_code, fine.text, fine.cookies["greeted"]) == (200, "hello", "yes")
 
 
-def test_several_models_are_called_at_once(http: httpx.Client) -> None:
-    """From one endpoint, and by many callers."""
+@pytest.mark.parametrize("path", ["/several", "/several_sync"])
+def test_several_models_are_called_at_once(http: httpx.Client, path: str) -> None:
+    """From one endpoint, by `gather` or in threads, and by many callers."""
     with ThreadPoolExecutor(16) as pool:
-        replies = list(pool.map(lambda each: http.post("/several", json=each).json(), range(40)))
+        replies = list(pool.map(lambda each: http.post(path, json=each).json(), range(40)))
     assert replies == [[2 * each, 0.01] for each in range(40)]
 
 

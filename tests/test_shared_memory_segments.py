@@ -227,7 +227,7 @@ GATEWAY = """
 import sys
 from tfrunner.shared_memory import Lender
 lender = Lender(2**20, owns=False, count=lambda way: None)
-segment = lender.begin("g")
+segment = lender.begin("dying")
 (place,) = lender.lend(1, (b"x" * 70_000,))
 print(segment.pid, segment.descriptor, place.offset, flush=True)
 sys.stdin.read()
@@ -243,7 +243,7 @@ def gateway_process() -> Iterator[tuple[subprocess.Popen[str], Segment]]:
     try:
         assert process.stdout is not None
         pid, descriptor, _ = map(int, process.stdout.readline().split())
-        yield process, Segment("tfrunner:g:1", pid, descriptor, 2**20)
+        yield process, Segment("tfrunner:dying:1", pid, descriptor, 2**20)
     finally:
         process.kill()
         process.communicate()
@@ -252,7 +252,7 @@ def gateway_process() -> Iterator[tuple[subprocess.Popen[str], Segment]]:
 def test_the_mapping_outlives_its_gateway_and_is_dropped_then():
     """A gateway dies of kill -9: what a worker reads stays, and the kernel frees it after."""
     with gateway_process() as (process, segment):
-        given = batch(PartsOf(b"g", (Part(1, 0, 1, 1, (Place(0, 70_000),)),), segment))
+        given = batch(PartsOf(b"dying", (Part(1, 0, 1, 1, (Place(0, 70_000),)),), segment))
         segments = Segments()
         view = segments.open(given).groups[0].parts[0].bodies[0]
         process.send_signal(signal.SIGKILL)
@@ -260,10 +260,10 @@ def test_the_mapping_outlives_its_gateway_and_is_dropped_then():
         assert bytes(view) == b"x" * 70_000
         segments.drop_dead(LOOK_SECONDS)
         assert repr(segments) == "<Segments [0 mapped | 0 refused]>"
-        assert "tfrunner:g:1" in read_maps()
+        assert "tfrunner:dying:1" in read_maps()
         del view, given
-        wait_for(lambda: "tfrunner:g:1" not in read_maps())
-        assert not [link for link in links() if "tfrunner:g" in link]
+        wait_for(lambda: "tfrunner:dying:1" not in read_maps())
+        assert not [link for link in links() if "tfrunner:dying" in link]
 
 
 def read_maps() -> str:

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from tests.api_world import BOTH_WAYS, LIMIT, FakeGateway, serving
 from tests.test_serve import serving as serving_processes
 from tests.waiting import wait_for
+from tfrunner import Client
 from tfrunner.api.tls import make_context
 from tfrunner.entrance import Entrance, Tls
-from tfrunner.errors import ConfigError
+from tfrunner.errors import ConfigError, Unavailable
 
 PREDICT = "/v1/models/m:predict"
 BODY = {"instances": [[1.0, 2.0]]}
@@ -195,3 +196,15 @@ def test_curl_trusts_it_too(files: Files) -> None:
         command = ["curl", "-sS", "--noproxy", "*", "--cacert", str(files.ca), f"{url}/livez"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
         assert "alive" in done.stdout
+
+
+def test_our_client_trusts_whom_the_system_trusts(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """$SSL_CERT_FILE names an authority of one's own; a stranger's server is not called."""
+    with serving(FakeGateway(), entrance=Entrance(tls=files.tls())) as url:
+        with Client(url, retries=False) as client, pytest.raises(Unavailable, match="certificate"):
+            client.predict("m", [[1.0, 2.0]])
+        monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+        with Client(url) as client:
+            assert client.predict("m", [[1.0, 2.0]]).tolist() == [[1.0, 2.0]]

@@ -237,7 +237,7 @@ def test_a_labels_value_can_be_sent_whatever_it_is() -> None:
     """Callers' texts may be long, and no text at all."""
     name = fresh()
     counter = metrics.Counter(name, "Text.", ["agent"])
-    counter.labels("a\udcffb\n\"").inc()
+    counter.labels('a\udcffb\n"').inc()
     counter.labels("x" * 10_000).inc()
     values = [labels[0][1] for _, labels in samples(metrics.local_text(), name)]
     assert values == ['a?b\n"', "x" * 200]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import ssl
 import time
 from typing import Any, TypeVar
 
@@ -126,6 +127,18 @@ class _Exchanges:
         return reply
 
 
+def make_tls(address: str) -> ssl.SSLContext | None:
+    """Return whom a client trusts at an https address: the usual authorities, and the system's.
+
+    $SSL_CERT_FILE names others, as everywhere where OpenSSL is used.
+    """
+    if not address.startswith("https:"):
+        return None
+    context = httpcore.default_ssl_context()
+    context.load_default_certs()
+    return context
+
+
 class HttpChannel:
     """Connections to one server, shared by any number of threads."""
 
@@ -133,8 +146,10 @@ class HttpChannel:
         self.address = address
         self._calls = HttpCalls()
         self._exchanges = _Exchanges(address)
+        tls = make_tls(address)
         self._pools = Pools(
             lambda: httpcore.ConnectionPool(
+                ssl_context=tls,
                 max_connections=POOL_CONNECTIONS,
                 keepalive_expiry=KEEPALIVE_SECONDS,
                 network_backend=BoundedBackend(),
@@ -219,9 +234,12 @@ class AsyncHttpChannel:
         self.address = address
         self._calls = HttpCalls()
         self._exchanges = _Exchanges(address)
+        tls = make_tls(address)
         self._pools = Pools(
             lambda: httpcore.AsyncConnectionPool(
-                max_connections=POOL_CONNECTIONS, keepalive_expiry=KEEPALIVE_SECONDS
+                ssl_context=tls,
+                max_connections=POOL_CONNECTIONS,
+                keepalive_expiry=KEEPALIVE_SECONDS,
             )
         )
 

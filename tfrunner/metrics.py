@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 from tfrunner.errors import StateError
-from tfrunner.metric_series import Catalogue, Cell, Series, labels_of
+from tfrunner.metric_declarations import labels_of
+from tfrunner.metric_series import Catalogue, Cell, Series
 from tfrunner.protocol import Family
 
 __all__ = ["Counter", "Gauge", "Histogram", "Summary", "local_text"]

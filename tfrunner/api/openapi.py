@@ -14,6 +14,7 @@ from tfrunner.api.openapi_parts import (
     TIMEOUT,
     Schema,
     binary_forms,
+    endpoint_errors,
     error_responses,
     error_schema,
     json_outputs,
@@ -21,6 +22,7 @@ from tfrunner.api.openapi_parts import (
     tensor_parameters,
 )
 from tfrunner.endpoint import Endpoint
+from tfrunner.io.body import content_of
 from tfrunner.service import Service
 from tfrunner.specs import (
     DictSpec,
@@ -76,8 +78,8 @@ def _endpoint(service: Service, endpoint: Endpoint) -> Schema:
         "parameters": [TIMEOUT],
         "requestBody": {"required": True, "content": endpoint.input.schema()},
         "responses": {
-            "200": {"description": _result(endpoint), "content": endpoint.output.schema()},
-            **error_responses(),
+            "200": {"description": _result(endpoint), "content": content_of(endpoint.output)},
+            **endpoint_errors(),
         },
     }
 

@@ -16,6 +16,14 @@ ERRORS = {
     "503": "The server is full or not ready; Retry-After says when to try again",
     "504": "No answer came within the request's timeout",
 }
+ENDPOINT_ERRORS = {
+    "400": "The body is broken, or does not fit what the endpoint takes",
+    "413": "The body is too large, or unpacks to too much",
+    "415": "The body's Content-Type is not understood",
+    "500": "The endpoint's own code failed, or its result cannot be written",
+    "503": ERRORS["503"],
+    "504": ERRORS["504"],
+}
 TIMEOUT = {
     "name": "X-Request-Timeout",
     "in": "header",
@@ -86,9 +94,18 @@ def json_outputs() -> Schema:
 
 
 def error_responses() -> Schema:
-    """Return the responses that every operation may have beside its own."""
+    """Return the responses that every predict operation may have beside its own."""
+    return _described(ERRORS)
+
+
+def endpoint_errors() -> Schema:
+    """Return the responses that every endpoint may have beside its own."""
+    return _described(ENDPOINT_ERRORS)
+
+
+def _described(errors: dict[str, str]) -> Schema:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {code: {"description": text, "content": content} for code, text in ERRORS.items()}
+    return {code: {"description": text, "content": content} for code, text in errors.items()}
 
 
 def error_schema() -> Schema:

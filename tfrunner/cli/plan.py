@@ -9,10 +9,11 @@ from tfrunner import config
 from tfrunner.cli.arrange import Arrangement
 from tfrunner.cli.model_views import print_data
 from tfrunner.cli.tables import print_table
+from tfrunner.settings import Settings
 from tfrunner.specs import decode_spec
 from tfrunner.supervisor.listener import url
 
-MODELS = ("model", "kind", "rows", "batched", "workers", "devices", "threads", "path")
+MODELS = ("model", "kind", "rows", "batched", "workers", "devices", "threads", "path", "sections")
 SETTINGS = ("setting", "value", "from")
 UNSHOWN = frozenset(("settings", "dry_run", "output", "echo", "hold", "as_json", "targets"))
 """Parameters of the command that say nothing about the server."""
@@ -21,7 +22,12 @@ Data = dict[str, Any]
 
 
 def print_plan(
-    arrangement: Arrangement, options: Mapping[str, Any], sources: Mapping[str, str], *, form: str
+    arrangement: Arrangement,
+    options: Mapping[str, Any],
+    sources: Mapping[str, str],
+    *,
+    settings: Settings,
+    form: str,
 ) -> None:
     """Print a plan.
 
@@ -29,9 +35,10 @@ def print_plan(
         arrangement: What would be served.
         options: Those of the command, by name.
         sources: Where the value of each comes from.
+        settings: The configuration file.
         form: "table", "json" or "yaml".
     """
-    plan = make_plan(arrangement, options, sources)
+    plan = make_plan(arrangement, options, sources, settings=settings)
     if form != "table":
         print_data(plan, form)
         return
@@ -49,14 +56,18 @@ def print_plan(
 
 
 def make_plan(
-    arrangement: Arrangement, options: Mapping[str, Any], sources: Mapping[str, str]
+    arrangement: Arrangement,
+    options: Mapping[str, Any],
+    sources: Mapping[str, str],
+    *,
+    settings: Settings,
 ) -> Data:
     """Return what would be served as plain data; see `print_plan`."""
     server = arrangement.server
     processes = {"api": server.api_workers, "worker": len(arrangement.placements), "dispatcher": 1}
     scheme = "http" if server.entrance.tls is None else "https"
     return {
-        "models": list(_models(arrangement)),
+        "models": list(_models(arrangement, settings)),
         "services": list(server.services),
         "processes": {**processes, "spare": server.spares},
         "addresses": {
@@ -68,7 +79,7 @@ def make_plan(
     }
 
 
-def _models(arrangement: Arrangement) -> Iterator[Data]:
+def _models(arrangement: Arrangement, settings: Settings) -> Iterator[Data]:
     for model, target in zip(arrangement.server.models, arrangement.targets.models, strict=True):
         placements = [each for each in arrangement.placements if each.model == model.tag]
         methods = decode_spec(model.spec).methods  # as they are served: perhaps not batched
@@ -84,6 +95,10 @@ def _models(arrangement: Arrangement) -> Iterator[Data]:
             "devices": sorted({each.device for each in placements}),
             "threads": [each.threads for each in placements],
             "path": model.path,
+            "sections": [
+                *(f"runners.{r.runner}" for r in target.runners if r.runner in settings.runners),
+                *(f"models.{n}" for n in (model.tag, target.spec.name) if n in settings.models),
+            ],
         }
 
 

@@ -32,6 +32,7 @@ class Watcher:
     Args:
         arrangement: What is served at first.
         again: Returns what would be served now; imports users' modules in other processes.
+        sockets: Two ends of a connection, by which the thread wakes the supervisor.
         patterns: Names of the files that count.
     """
 
@@ -40,6 +41,7 @@ class Watcher:
         arrangement: Arrangement,
         again: Callable[[], Arrangement],
         *,
+        sockets: tuple[socket.socket, socket.socket],
         patterns: Sequence[str] = PATTERNS,
     ) -> None:
         self.folders = sorted({str(Path(file).parent) for file in arrangement.targets.files})
@@ -49,7 +51,7 @@ class Watcher:
         self._change: Change | None = None
         self._lock = threading.Lock()
         self._end = threading.Event()
-        self._sockets = socket.socketpair()
+        self._sockets = sockets
 
     def __repr__(self) -> str:
         return f"<Watcher of {', '.join(self.folders)}>"
@@ -68,9 +70,15 @@ class Watcher:
 
     def run(self) -> None:
         """Watch until `end`. Runs in a thread of its own."""
+        try:
+            self._watch()
+        except (OSError, RuntimeError) as exc:  # the folder is gone, or the system has no room
+            log.error("the files of Services are watched no more: %s", exc)
+
+    def _watch(self) -> None:
         for changes in watchfiles.watch(
             *self.folders,
-            watch_filter=self._counts,
+            watch_filter=lambda _, path: counts(path, self._patterns),
             step=QUIET_MILLISECONDS,
             rust_timeout=STOP_MILLISECONDS,
             stop_event=self._end,
@@ -86,10 +94,6 @@ class Watcher:
         """Close the sockets; nobody looks or waits any more."""
         for each in self._sockets:
             each.close()
-
-    def _counts(self, kind: watchfiles.Change, path: str) -> bool:
-        name = Path(path).name
-        return any(fnmatch(name, pattern) for pattern in self._patterns)
 
     def _look(self, paths: frozenset[str]) -> None:
         """Say what is to be served now; if it cannot be, the old goes on."""
@@ -109,6 +113,11 @@ class Watcher:
             else:
                 is_whole = is_whole or self._change.is_whole
             self._change = Change(found.server, found.placements, is_whole)
+
+
+def counts(path: str, patterns: Sequence[str]) -> bool:
+    """Return whether a change of a file matters."""
+    return any(fnmatch(Path(path).name, pattern) for pattern in patterns)
 
 
 def must_restart(old: Arrangement, new: Arrangement, paths: frozenset[str]) -> bool:
@@ -139,7 +148,8 @@ def watching(
     Raises:
         ConfigError: No Service is served.
     """
-    watcher = Watcher(arrangement, again, patterns=(*PATTERNS, *include))
+    sockets = socket.socketpair()
+    watcher = Watcher(arrangement, again, sockets=sockets, patterns=(*PATTERNS, *include))
     if not watcher.folders:
         watcher.close()
         raise ConfigError("--reload watches the modules of Services; none is served.")

@@ -57,7 +57,8 @@ def rehearse(
     except TFRunnerError as exc:
         click.echo(f"Error: {' '.join(exc.message.split())}", err=True)
         return CONFIG_ERROR
-    print_plan(arrangement, options, reading.sources_of(context), form=options["output"])
+    sources = reading.sources_of(context)
+    print_plan(arrangement, options, sources, settings=reading.settings, form=options["output"])
     return 0
 
 

@@ -144,14 +144,19 @@ def describe_service(target: str) -> Description:
         ConfigError: The module cannot be imported, or has no such Service, or one of its
             runners cannot be served.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "tfrunner.api.describe", target],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=child_environment(),
-        timeout=DESCRIBE_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tfrunner.api.describe", target],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_environment(),
+            timeout=DESCRIBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise ConfigError(
+            f"the module of {target!r} was not imported within {DESCRIBE_SECONDS:g} s."
+        ) from exc
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         said = lines[-1] if lines else "it ended without a word"

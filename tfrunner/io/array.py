@@ -185,6 +185,10 @@ class NumpyNdarray:
         first = FORMS[self.default_format]
         return {first: forms.pop(first), **forms}
 
+    def written(self) -> dict[str, Any]:
+        """Return OpenAPI's `content` of what is written."""
+        return dict([next(iter(self.schema().items()))])
+
 
 def _check_dtype(dtype: Any) -> str:
     """Return our name of a dtype that is given as NumPy takes it."""

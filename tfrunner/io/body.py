@@ -36,10 +36,11 @@ class Body(NamedTuple):
 class Descriptor(Protocol):
     """How the values of an endpoint travel.
 
-    Three further names are optional. `fields: tuple[str, ...]`: the value is a dict with these
+    Further names are optional. `fields: tuple[str, ...]`: the value is a dict with these
     keys, and the endpoint's function takes them as arguments by name. `piece(value) -> bytes`:
     what the function yields can be sent piece by piece, as `content_type: str`. `is_slow: bool`:
-    also small bodies are read and written in a thread, not in the event loop.
+    also small bodies are read and written in a thread, not in the event loop. `written()`:
+    OpenAPI's `content` of what is written, where that is less than what is read.
     """
 
     def read(self, body: Body) -> Any:
@@ -61,6 +62,12 @@ class Descriptor(Protocol):
 def is_slow(descriptor: Descriptor) -> bool:
     """Return whether few bytes may take a descriptor long."""
     return bool(getattr(descriptor, "is_slow", False))
+
+
+def content_of(descriptor: Descriptor) -> dict[str, Any]:
+    """Return OpenAPI's `content` of the bodies that a descriptor writes."""
+    written: dict[str, Any] = getattr(descriptor, "written", descriptor.schema)()
+    return written
 
 
 def media_type(content_type: str) -> str:

@@ -120,6 +120,10 @@ class File:
         form = {"type": "object", "properties": {"file": BINARY}}
         return {self.mime_type or ANY: {"schema": BINARY}, FORM: {"schema": form}}
 
+    def written(self) -> dict[str, Any]:
+        """Return OpenAPI's `content` of what is written."""
+        return dict([next(iter(self.schema().items()))])
+
 
 def _plain_name(disposition: str) -> str:
     """Return the file's name of a Content-Disposition, without folders (RFC 7578, 4.2)."""

@@ -223,6 +223,10 @@ class PandasDataFrame:
         first = FORMS[self.default_format]
         return {first: forms.pop(first), **forms}
 
+    def written(self) -> dict[str, Any]:
+        """Return OpenAPI's `content` of what is written."""
+        return dict([next(iter(self.schema().items()))])
+
     def _json_schema(self) -> dict[str, Any]:
         described = {"description": f"a data frame as pandas writes it, orient {self.orient!r}"}
         if self.orient != "records":

@@ -218,8 +218,13 @@ class Image:
     def schema(self) -> dict[str, Any]:
         """Return OpenAPI's `content`."""
         form = {"type": "object", "properties": {"image": BINARY}}
-        types = {each: {"schema": BINARY} for each in (self.mime_type, *self.allowed_mime_types)}
-        return {**types, FORM: {"schema": form}}
+        return {each: {"schema": BINARY} for each in self.allowed_mime_types} | {
+            FORM: {"schema": form}
+        }
+
+    def written(self) -> dict[str, Any]:
+        """Return OpenAPI's `content` of what is written."""
+        return {self.mime_type: {"schema": BINARY}}
 
 
 def _check_mime(mime_type: str) -> str:

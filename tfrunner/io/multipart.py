@@ -15,7 +15,15 @@ from tfrunner.errors import (
     did_you_mean,
 )
 from tfrunner.io.array import NumpyNdarray
-from tfrunner.io.body import BINARY, Body, Descriptor, header_parameter, is_slow, media_type
+from tfrunner.io.body import (
+    BINARY,
+    Body,
+    Descriptor,
+    content_of,
+    header_parameter,
+    is_slow,
+    media_type,
+)
 from tfrunner.io.file import File
 from tfrunner.io.form import NAME, Part, is_form, read_form, write_form
 from tfrunner.io.frame import PandasDataFrame
@@ -143,7 +151,13 @@ class Multipart:
 
     def schema(self) -> dict[str, Any]:
         """Return OpenAPI's `content`: an object with a property for each field."""
-        contents = {name: each.schema() for name, each in self.descriptors.items()}
+        return self._content({name: each.schema() for name, each in self.descriptors.items()})
+
+    def written(self) -> dict[str, Any]:
+        """Return OpenAPI's `content` of what is written."""
+        return self._content({name: content_of(each) for name, each in self.descriptors.items()})
+
+    def _content(self, contents: dict[str, dict[str, Any]]) -> dict[str, Any]:
         schema = {
             "type": "object",
             "required": list(self.descriptors),
