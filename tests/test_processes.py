@@ -19,7 +19,9 @@ def handlers() -> Iterator[dict[int, Any]]:
     """Give every signal its handler back."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     before = {number: signal.getsignal(number) for number in numbers}
-    yield before
+    if before[signal.SIGHUP] == signal.SIG_IGN:  # the tests themselves run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         signal.signal(number, handler)
 
