@@ -169,12 +169,14 @@ def serving(
     timeout: float = 60.0,
     direct: bool = True,
     entrance: Entrance | None = None,
+    local: socket.socket | None = None,
     around: Callable[[Application], Any] = lambda app: app,
     **bounds: Any,
 ) -> Iterator[str]:
     """Serve the application; yield its address.
 
     `direct`: predict requests go past ASGI, as in a server; else as with middleware.
+    `local`: a further listening socket, which is closed at the end.
     `around`: returns what is served in place of the application.
     """
     entrance = entrance or Entrance()
@@ -196,6 +198,7 @@ def serving(
         direct=app.direct if direct else None,
         guard=make_guard(entrance),
         certificate=None if entrance.tls is None else Certificate(entrance.tls),
+        local=local,
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

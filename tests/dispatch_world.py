@@ -164,10 +164,11 @@ class World:
         client: str = "",
         priority: int = 0,
         lent: bool = False,
+        length: int = 100,
     ) -> Asked:
         """Send one request and step; if it is `lent`, one body of two lies in shared memory."""
         number = len(self.asked) + 1
-        bodies = (gateway + b":%d" % number, *([p.Place(4096 * number, 100)] * lent))
+        bodies = (gateway + b":%d" % number, *([p.Place(4096 * number, length)] * lent))
         request = p.Request(number, MODEL, method, layout, rows, timeout, client, bodies, priority)
         asked = Asked(gateway, request, self.now + timeout, fails, kills, lent=lent)
         self.asked[gateway, number] = asked

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from starlette.responses import PlainTextResponse
 
 from tests.api_world import BOTH_WAYS, ECHO, LIMIT, FakeGateway, serving
 from tests.waiting import wait_for
@@ -110,7 +111,26 @@ def test_a_body_that_nobody_asked_for_is_dropped_as_it_comes(world: World) -> No
 @pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz"])
 def test_health_needs_no_key(world: World, path: str) -> None:
     """Who watches the server has none."""
-    assert world.client.get(path).status_code in (200, 503)
+    for method in ("GET", "HEAD"):
+        assert world.client.request(method, path).status_code in (200, 503)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_what_needs_no_key_is_no_way_to_mounted_applications(tmp_path: Path, method: str) -> None:
+    """They get what the server's own pages do not answer, and only with a key."""
+    file, service, made = tmp_path / "keys.json", Service("s"), make_key("anna")
+    add_key(file, made.stored)
+    service.mount_asgi_app(PlainTextResponse("the application"))
+    entrance = Entrance(keys_file=str(file), metrics_access="open")
+    with (
+        serving(FakeGateway(), services=[service], entrance=entrance) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=LIMIT) as client,
+    ):
+        for path in ("/livez", "/healthz", "/readyz", "/metrics"):
+            assert client.get(path).status_code in (200, 503)
+            assert client.request(method, path).status_code == 401
+        reply = client.request(method, "/livez", headers={"X-Api-Key": made.text})
+        assert reply.text == "the application"
 
 
 @pytest.mark.parametrize(

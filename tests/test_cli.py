@@ -317,6 +317,14 @@ def test_progress_is_told_once_for_each_change(capsys):
     assert "serving digits:v1 at http://127.0.0.1:80" in capsys.readouterr().out
 
 
+def test_what_a_reload_serves_is_announced_too(capsys):
+    """Models that were not there at the start."""
+    progress = Progress(Console(file=io.StringIO()), models=[])
+    progress.learn([SPEC])
+    progress.ready(RunFile(1, "http://127.0.0.1:80", (), ("digits:v1",)))
+    assert "try:  curl -s http://127.0.0.1:80/v1/models/digits:predict" in capsys.readouterr().out
+
+
 def test_python_m_tfrunner_is_the_command():
     """Where the script is not on the path."""
     assert module.main is main

@@ -86,6 +86,44 @@ def test_what_is_refused_fails_alone_and_the_rest_runs_at_once():
     assert world.core.snapshot(world.now)["models"]["m:1"]["bisected"] == 0
 
 
+def test_a_caller_that_left_before_its_memory_was_refused_harms_nobody():
+    """Its request is closed; the others of its batch run at once, and none fails."""
+    world = World(workers=1)
+    first = world.submit(gateway=b"c")
+    (worker,) = world.workers.values()
+    gone = world.submit(lent=True, gateway=b"a")
+    others = [world.submit(gateway=b"b"), world.submit(lent=True, gateway=b"c")]
+    world.finish(worker)
+    assert first.is_answered
+    world.cancel(gone)
+    world.tell(worker.identity, refused(worker.held.pop(0), b"a"))
+    assert gone.released == 1
+    world.finish_all()
+    assert all(asked.is_answered for asked in others)
+
+
+def test_what_a_refused_gateway_sent_as_bytes_is_run():
+    """Only what lies in the memory that was refused has to be sent again."""
+    world = World(workers=1)
+    world.submit(gateway=b"c")
+    (worker,) = world.workers.values()
+    lent, plain = world.submit(lent=True, gateway=b"a"), world.submit(gateway=b"a")
+    world.finish(worker)
+    world.tell(worker.identity, refused(worker.held.pop(0), b"a"))
+    assert lent.failure is not None and lent.failure.code == p.SEGMENT_REFUSED
+    world.finish_all()
+    assert plain.is_answered
+
+
+def test_what_never_fits_makes_nobody_give_way():
+    """A size is only said, not yet sent."""
+    world = World(workers=0, queue_bytes=1000)
+    waiting = [world.submit(gateway=b"a", client="one") for _ in range(4)]
+    huge = world.submit(gateway=b"b", client="two", priority=8, lent=True, length=2**40)
+    assert huge.failure is not None and huge.failure.code == "overloaded"
+    assert not any(asked.failure for asked in waiting)
+
+
 def test_a_worker_that_blames_nobody_in_its_batch_ends_no_loop():
     """A refusal that fits no part counts as any other failure."""
     world = World(workers=1)

@@ -149,6 +149,8 @@ def part(head: str, data: str = "x") -> bytes:
         (part('content-disposition: attachment; name="a"'), "names no field"),
         (part("no header at all"), "broken"),
         (part("x: " + "y" * 9000), "more than 8192 bytes of headers|broken"),
+        (part("content-disposition: form-data; name*=utf-8''a; name*0=b"), "names no field"),
+        (part("content-disposition: form-data" + ";" * 3000), "has 3009 characters; at most 2048"),
         (b"--b--\r\n", "lacks the field 'a'"),
     ],
     ids=[
@@ -161,6 +163,8 @@ def part(head: str, data: str = "x") -> bytes:
         "mail",
         "line",
         "long",
+        "two names",
+        "semicolons",
         "none",
     ],
 )

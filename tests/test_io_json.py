@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import enum
 import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pydantic
 import pytest
 from hypothesis import given
@@ -53,6 +55,28 @@ class Strict(pydantic.BaseModel):
 class Point:
     """A dataclass."""
 
+    x: Any
+    _unwritten: float = math.nan
+
+
+@dataclasses.dataclass
+class Slotted:
+    """A dataclass without a dict."""
+
+    __slots__ = ("_unwritten", "x")
+    x: float
+    _unwritten: Any
+
+
+class Bound(enum.Enum):
+    """A number with a name."""
+
+    HIGH = math.inf
+
+
+class Loose(pydantic.BaseModel):
+    """Takes any number."""
+
     x: float
 
 
@@ -77,6 +101,26 @@ def test_what_is_written_reads_back(value: Any) -> None:
 def test_other_values_are_written_too(value: Any, text: bytes) -> None:
     """Arrays, NumPy's numbers, dataclasses and models have a form."""
     assert JSON().write(value) == Body(text, NAME)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Point(math.inf), b'{"x":Infinity}'),
+        (Slotted(math.nan, None), b'{"x":NaN}'),
+        (Loose(x=-math.inf), b'{"x":-Infinity}'),
+        (pd.DataFrame({"a": [1, math.nan]}), b'{"a":{"0":1.0,"1":NaN}}'),
+        (pd.Series([math.inf]), b'{"0":Infinity}'),
+        ({math.inf}, b"[Infinity]"),
+        (np.array([1, math.nan, None], object), b"[1,NaN,null]"),
+        (Bound.HIGH, b"Infinity"),
+        ({"a": [Point(Loose(x=math.nan)), {None}]}, b'{"a":[{"x":{"x":NaN}},[null]]}'),
+    ],
+    ids=["dataclass", "slots", "model", "frame", "series", "set", "objects", "enum", "nested"],
+)
+def test_numbers_that_are_not_finite_are_tokens_wherever_they_are(value: Any, text: bytes) -> None:
+    """Not null, which is None; what is beside them is written as ever."""
+    assert JSON().write(value).data == text
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,11 @@ def test_text_is_read_in_the_charset_that_it_names(content_type: str, data: byte
         (Body(b"x", "text/plain; charset=nonsense"), UnsupportedForm, "charset 'nonsense'"),
         (Body(b"x", "text/plain; charset=punycode"), UnsupportedForm, "charset 'punycode'"),
         (Body(b"x", "text/plain; charset=zip"), UnsupportedForm, "charset 'zip'"),
+        (Body(b"x", "text/plain" + ";" * 64_000), InvalidInput, "64010 characters; at most 2048"),
         (Body(b"{}", "application/json"), UnsupportedForm, "expected text. Send: text/"),
         (Body(b"x", "image/png"), UnsupportedForm, "'image/png'"),
     ],
-    ids=["latin", "cut", "odd", "unknown", "slow", "no text", "json", "image"],
+    ids=["latin", "cut", "odd", "unknown", "slow", "no text", "header", "json", "image"],
 )
 def test_what_is_no_text_is_refused(body: Body, error: type[Exception], message: str) -> None:
     """A charset that Python would read slowly is not read."""
@@ -97,7 +98,37 @@ def form(data: bytes, *, filename: str = "a.wav", content_type: str = "audio/wav
     return Body(text + data + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")
 
 
-@given(st.binary(), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+HEADERS = (
+    "a; NAME*=utf-8''x; NAME*0=y",
+    "a; NAME*0=y; NAME*=utf-8''x",
+    "a; NAME*" + "9" * 1900 + "=x",
+    "a; NAME*0*=x; NAME*1=%ff; NAME*=",
+)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@given(st.text("NAE*=0;'\"%\\ é", max_size=30))
+def test_a_parameter_that_contradicts_itself_is_text_or_none(header: str, more: str) -> None:
+    """Of a body's type, and of the name of a file: no error but those of requests comes up."""
+    whole = f"{header};{more}"
+    try:
+        assert Text().read(Body(b"x", "text/plain" + whole[1:].replace("NAME", "charset"))) == "x"
+    except UnsupportedForm as exc:
+        assert "charset" in exc.message
+    headers = {"content-disposition": whole.replace("NAME", "filename")}
+    assert isinstance(File().read(Body(b"x", "", headers)).name, str)
+
+
+def test_a_header_that_is_long_is_refused() -> None:
+    """Also where it names a file."""
+    with pytest.raises(InvalidInput, match=r"'attachment;;;.* has 64010 characters; at most 2048"):
+        File().read(Body(b"x", "", {"content-disposition": "attachment" + ";" * 64_000}))
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=150)
+
+
+@given(st.binary(), NAMES)
 def test_a_file_reads_back_with_its_name(data: bytes, name: str) -> None:
     """Whatever its bytes are and its name is; the name's folders stay outside."""
     written = File().write(FileLike(data, name=name, content_type="audio/wav"))

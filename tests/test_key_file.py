@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from click.testing import CliRunner, Result
 from tfrunner.api.key_file import StoredKey, add_key, delete_key, make_key, read_keys
 from tfrunner.cli.keys import keys
 from tfrunner.errors import AlreadyExists, ConfigError, NotFound, NotWritten
+
+STRANGER = 54321
+"""A user that there need not be."""
 
 
 def test_the_file_holds_no_key_and_belongs_to_its_owner(tmp_path: Path) -> None:
@@ -82,6 +87,43 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotWritten, match="cannot be written"):
         add_key(tmp_path / "file" / "keys.json", make_key("anna").stored)
+
+
+def test_a_change_keeps_the_mode(tmp_path: Path) -> None:
+    """A server that reads it by its group reads it afterwards, too."""
+    file = tmp_path / "keys.json"
+    add_key(file, make_key("anna").stored)
+    file.chmod(0o640)
+    add_key(file, make_key("bert").stored)
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_change_keeps_owner_and_group(tmp_path: Path) -> None:
+    """Root deletes a key; the server of another user must see it."""
+    file = tmp_path / "keys.json"
+    add_key(file, make_key("anna").stored)
+    os.chown(file, STRANGER, STRANGER + 1)
+    delete_key(file, "anna")
+    assert (file.stat().st_uid, file.stat().st_gid) == (STRANGER, STRANGER + 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_who_cannot_keep_the_owner_changes_nothing() -> None:
+    """And is told whose file it is; no other file stays behind."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # others may not enter pytest's
+        file = Path(folder) / "keys.json"
+        add_key(file, make_key("anna").stored)
+        file.chmod(0o644)
+        os.chown(folder, STRANGER, STRANGER)
+        os.seteuid(STRANGER)
+        try:
+            with pytest.raises(NotWritten, match="belongs to user 0 and group 0"):
+                delete_key(file, "anna")
+        finally:
+            os.seteuid(0)
+        assert [each.name for each in Path(folder).iterdir()] == ["keys.json"]
+        assert [each.name for each in read_keys(file)] == ["anna"]
 
 
 # --- the command -------------------------------------------------------------------------------

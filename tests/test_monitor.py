@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -16,12 +18,17 @@ import pydantic
 import pytest
 
 import tfrunner
+from tests.api_world import method, model
 from tfrunner import monitoring
+from tfrunner.api.predict_log import PredictLog
+from tfrunner.casting import cast
 from tfrunner.errors import StateError
 from tfrunner.monitor_values import MOST_NUMBERS
 from tfrunner.monitor_writer import LARGEST_LINE, MOST_WAITING
 from tfrunner.monitoring import MONITORS, REQUEST_ID
 from tfrunner.observation import Observation
+from tfrunner.pending import Answer
+from tfrunner.specs import TensorSpec
 
 FEATURE = {"role": "feature", "data_type": "numerical"}
 
@@ -252,6 +259,55 @@ def test_a_flood_is_dropped_and_does_not_fill_the_memory(
     dropped = [line for line in caplog.messages if "dropped" in line]
     assert len(dropped) == 2
     assert f"{20 - len(kept)} records were dropped" in dropped[1]
+
+
+def texts(*shape: int, text: bytes = b"a") -> Any:
+    """Return an array of texts, as a request of a model brings them."""
+    return np.full(shape, text, object)
+
+
+CALLS: dict[str, tuple[Any, Any]] = {
+    "one text": (texts(), "a"),
+    "rows of texts": (texts(2, 1), [["a"], ["a"]]),
+    "many texts": (
+        texts(MOST_NUMBERS + 1),
+        {"shape": [MOST_NUMBERS + 1], "dtype": "object", "omitted": MOST_NUMBERS + 1},
+    ),
+}
+
+
+def follow(array: Any) -> None:
+    """Have a call of a model written down that takes an array and gives it back."""
+    spec = TensorSpec("x", "string", array.shape)
+    echo = method("echo", ("x", spec), output=spec, batchable=False)
+
+    async def answer() -> None:
+        future = asyncio.get_running_loop().create_future()
+        log = PredictLog({"texts": 1.0}, MONITORS.writer, chance=random.Random())
+        log.follow(future, model(echo, name="texts"), echo, cast(echo, [array], {}))
+        future.set_result(Answer([array], spec))
+        await asyncio.sleep(0)
+
+    asyncio.run(answer())
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_with_texts_are_written_down(folder: Folder, case: str) -> None:
+    """Of any rank; of too many it is said that they are left out."""
+    array, expected = CALLS[case]
+    follow(array)
+    (line,) = folder.lines("texts")
+    assert (line["inputs"], line["outputs"]) == ({"x": expected}, expected)
+
+
+def test_calls_count_for_the_memory_that_their_texts_take(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A few long ones are as much as many numbers."""
+    follow(texts(2, text=b"x" * (MOST_WAITING // 4)))
+    folder.finish()
+    assert "are dropped" in caplog.messages[0]
+    assert "faster than they are written" in caplog.messages[0]
 
 
 def test_it_is_public() -> None:

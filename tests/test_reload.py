@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,11 +19,13 @@ import msgspec
 import psutil
 import pytest
 
+from tests.api_world import FakeGateway, serving
 from tests.test_supervisor import World, signalled, started
 from tests.waiting import LIMIT, wait_for
 from tfrunner.cli.reload import PATTERNS, counts
 from tfrunner.config import RunFile
 from tfrunner.supervisor import events as e
+from tfrunner.supervisor.listener import listen_locally
 
 SERVICE = """
 from tfrunner import Service
@@ -64,9 +68,17 @@ class Server:
         self.url = self.ready().http
 
     def ready(self) -> RunFile:
-        """Wait until the server says that it is ready; return what it says."""
+        """Wait until the server says that it is ready, in either form; return what it says."""
         assert self.process.stdout is not None
-        return msgspec.json.decode(self.process.stdout.readline(), type=RunFile)
+        line = self.process.stdout.readline()
+        if line.startswith("{"):
+            return msgspec.json.decode(line, type=RunFile)
+        said = re.match(r"serving (.*) at (\S+) ", line)
+        assert said is not None, line
+        while line != "Ctrl-C stops.\n":
+            line = self.process.stdout.readline()
+            assert line
+        return RunFile(self.process.pid, said[2], (), tuple(said[1].split(", ")))
 
     def write(self, **modules: str) -> None:
         """Write modules as editors do: whole, or not at all."""
@@ -88,11 +100,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def reloading(folder: Path, **modules: str) -> Iterator[Server]:
+def reloading(folder: Path, *, as_json: bool = True, **modules: str) -> Iterator[Server]:
     """Serve `shop.py:svc` of a folder until the end of the block."""
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(text)
-    arguments = ["serve", "shop.py:svc", "--reload", "--port", "0", "--json"]
+    arguments = ["serve", "shop.py:svc", "--reload", "--port", "0", *["--json"][:as_json]]
     command = [sys.executable, "-m", "tfrunner.testing", str(os.getpid()), *arguments]
     log = folder / "log.txt"
     with log.open("w") as errors:
@@ -192,6 +204,23 @@ def test_a_change_of_what_workers_run_starts_them_anew(tmp_path: Path, run_root:
         assert callers.failures == []
 
 
+def test_every_kind_of_change_after_every_other(tmp_path: Path, run_root: Path) -> None:
+    """Of the api processes alone, of a model's name too, and of the api processes again."""
+    text = "import beside\n" + WITH_MODEL.replace("NUMBER", "1").replace(
+        "[0, 0]", "[0, 0] + beside.N"
+    )
+    first = {"shop": text, "beside": "N = 10"}
+    with reloading(tmp_path, as_json=False, **first) as server, Callers(server.url) as callers:
+        callers.see(11.0)
+        server.write(beside="N = 20")
+        callers.see(21.0)
+        server.write(shop=text.replace('name="adds"', 'name="more"'))
+        assert server.ready().models[0].startswith("more:")
+        server.write(beside="N = 30")
+        callers.see(31.0)
+        assert callers.failures == []
+
+
 def test_a_signal_ends_a_server_that_begins_anew_too(tmp_path: Path, run_root: Path) -> None:
     """Between its two lives, or in the second one."""
     with reloading(tmp_path, shop="NUMBER = 1\n" + WITH_MODEL) as server:
@@ -218,6 +247,29 @@ def test_files_count_by_their_names(name: str, is_counted: bool) -> None:
     assert counts(f"/some/where/{name}", (*PATTERNS, "*.yaml")) is is_counted
 
 
+# --- the sockets of new api processes -----------------------------------------------------------
+
+
+def test_a_name_that_comes_again_has_a_new_socket(run_root: Path) -> None:
+    """The numbers of api processes begin anew with each life of a server."""
+    path = run_root / "api-1"
+    with listen_locally(path), listen_locally(path) as second:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        second.accept()[0].close()
+
+
+def test_the_end_of_one_api_process_leaves_the_common_socket(run_root: Path) -> None:
+    """The next one is asked at the same path."""
+    path = run_root / "api"
+    with listen_locally(path) as ours:
+        for _ in range(2):
+            with serving(FakeGateway(), local=ours.dup()):
+                transport = httpx.HTTPTransport(uds=str(path))
+                with httpx.Client(transport=transport, trust_env=False) as client:
+                    assert client.get("http://localhost/livez").status_code == 200
+
+
 # --- the rules, in virtual time ------------------------------------------------------------------
 
 
@@ -233,6 +285,41 @@ def test_new_api_processes_begin_before_the_old_ones_end() -> None:
     assert started(world.step(after=60.0)) == []
     assert started(world.step(e.Exited("api-1", -9), after=1.0)) == []
     assert started(world.step(after=1.0)) == ["api-1-2"]
+
+
+def test_an_old_one_that_does_not_end_is_killed() -> None:
+    """When the time that it has for its answers is over, and once."""
+    world = World(grace=5.0)
+    world.step()
+    world.step(e.Renew(("api-1",)))
+    assert signalled(world.step(e.Renewed())) == [("api-0", signal.SIGTERM)]
+    assert signalled(world.step(after=6.9)) == []
+    assert world.core.next_wakeup() <= world.now + 0.11
+    assert signalled(world.step(after=0.2)) == [("api-0", signal.SIGKILL)]
+    assert signalled(world.step(after=10.0)) == []
+    world.step(e.Exited("api-0", -9))
+    assert set(world.core.slots) == {"dispatcher", "api-1", "worker-0"}
+
+
+def test_one_that_ends_in_time_is_not_killed() -> None:
+    """Nor is anybody else for its sake."""
+    world = World(grace=5.0)
+    world.step()
+    world.step(e.Renew(("api-1",)))
+    world.step(e.Renewed())
+    world.step(e.Exited("api-0", 0))
+    assert signalled(world.step(after=60.0)) == []
+
+
+def test_one_that_ends_already_is_not_asked_again() -> None:
+    """By a further change or the server's end: a second signal would cut its answers off."""
+    world = World()
+    world.step()
+    world.step(e.Renew(("api-1",)))
+    world.step(e.Renewed())
+    world.step(e.Renew(("api-2",)))
+    assert signalled(world.step(e.Renewed())) == [("api-1", signal.SIGTERM)]
+    assert signalled(world.step(e.StopAsked(15))) == [("api-2", signal.SIGTERM)]
 
 
 @pytest.mark.parametrize("code", [2, 1, -9], ids=["configuration", "failed", "killed"])

@@ -91,6 +91,15 @@ def is_over(processes: list[psutil.Process]) -> bool:
     return all(ended(process) for process in processes)
 
 
+@pytest.fixture
+def heeded_hangup() -> Iterator[None]:
+    """Let what is started heed SIGHUP, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_ends_everything_cleanly(run_root, number):
     """Exit code 0, no process, no run directory."""

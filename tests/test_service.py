@@ -14,8 +14,9 @@ import pytest
 
 from tests.api_world import LIMIT, FakeGateway, serving
 from tfrunner import Service
+from tfrunner.api.endpoints import READ_IN_LOOP
 from tfrunner.errors import ConfigError, Overloaded
-from tfrunner.io import JSON, JSONSerializable, NumpyNdarray
+from tfrunner.io import JSON, Body, JSONSerializable, NumpyNdarray
 
 
 def make() -> Service:
@@ -130,6 +131,44 @@ def test_arrays_as_json_and_as_npy(client: httpx.Client) -> None:
     npy = io.BytesIO()
     np.save(npy, np.array([[{}, 1]], dtype=object))
     assert client.post("/double", content=npy.getvalue(), headers=headers).status_code == 400
+
+
+class Noting:
+    """Notes the threads in which it writes."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def read(self, body: Body) -> Any:
+        """Return how much there is to be given back."""
+        return int(body.data)
+
+    def write(self, value: Any) -> Body:
+        """Note the thread."""
+        self.written.append(threading.current_thread().name)
+        return Body(b"ok", "text/plain")
+
+    def schema(self) -> dict[str, Any]:
+        """Return OpenAPI's `content`."""
+        return {}
+
+
+def test_what_is_large_is_written_in_a_thread() -> None:
+    """Results of large requests, and large arrays: the event loop serves others meanwhile."""
+    svc, noting = Service("writing"), Noting()
+
+    @svc.api(noting, noting)
+    async def give(size: Any) -> Any:
+        return np.zeros(size, "uint8")
+
+    with (
+        serving(FakeGateway(), services=[svc], timeout=LIMIT) as address,
+        httpx.Client(base_url=address, timeout=LIMIT, trust_env=False) as client,
+    ):
+        for content in ("1", f"{READ_IN_LOOP + 1}", "1".rjust(READ_IN_LOOP + 1)):
+            assert client.post("/give", content=content).text == "ok"
+    small, large_result, large_body = (name.startswith("worker-writing") for name in noting.written)
+    assert (small, large_result, large_body) == (False, True, True)
 
 
 def test_openapi_has_the_endpoints(client: httpx.Client) -> None:

@@ -15,8 +15,9 @@ from tests.api_world import ECHO, LIMIT, FakeGateway, serving
 from tests.waiting import wait_for
 from tfrunner import Runner, Service
 from tfrunner.api.calls import THREADS
+from tfrunner.api.disconnects import Disconnects
 from tfrunner.errors import ConfigError, DeadlineExceeded
-from tfrunner.io import JSON, Body, NumpyNdarray
+from tfrunner.io import JSON, Body, NumpyNdarray, Text
 
 
 class Odd:
@@ -49,6 +50,12 @@ class World:
             self.entered.release()
             assert self.go_on.wait(LIMIT)
             return value
+
+        @svc.api(JSON(), Text())
+        def block_stream(value: Any) -> Iterator[str]:
+            self.entered.release()
+            assert self.go_on.wait(LIMIT)
+            yield "x"
 
         @svc.api(JSON(), JSON())
         async def wait(value: Any) -> Any:
@@ -147,15 +154,14 @@ def test_a_timeout_that_is_no_number(client: httpx.Client) -> None:
     assert reply.status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/block", "/block_stream"])
 def test_functions_that_block_take_the_threads_of_their_service_only(
-    client: httpx.Client, world: World
+    client: httpx.Client, world: World, path: str
 ) -> None:
     """Its async endpoints go on too; once all its threads are lost it says so, not 504."""
     with ThreadPoolExecutor(THREADS) as pool:
         headers = {"X-Request-Timeout": "0.5"}
-        replies = [
-            pool.submit(client.post, "/block", json=1, headers=headers) for _ in range(THREADS)
-        ]
+        replies = [pool.submit(client.post, path, json=1, headers=headers) for _ in range(THREADS)]
         world.wait_entered(THREADS)
         assert client.post("/quick", json=2).json() == 2
         assert client.post("/next_door", json=3).json() == 3
@@ -204,6 +210,42 @@ def test_a_caller_that_goes_away_ends_its_call(client: httpx.Client, world: Worl
     world.wait_entered()
     assert world.cancelled.wait(LIMIT)
     assert client.post("/quick", json=1).status_code == 200
+
+
+def test_a_call_that_was_given_up_is_cancelled_once() -> None:
+    """The end of its reply, which servers report as the end of the connection, is none of it."""
+
+    async def story() -> list[str]:
+        watched, replied, go_on = (asyncio.Event() for _ in range(3))
+        seen: list[str] = []
+
+        async def call() -> None:
+            try:
+                await asyncio.sleep(100 * LIMIT)
+            finally:
+                await go_on.wait()
+                seen.append("tidied up")
+
+        async def receive() -> dict[str, Any]:
+            watched.set()
+            await replied.wait()
+            return {"type": "http.disconnect"}
+
+        task, disconnects = asyncio.ensure_future(call()), Disconnects()
+        disconnects.add(task, receive)
+        await asyncio.wait_for(watched.wait(), LIMIT)
+        task.cancel()
+        assert not disconnects.remove(task)
+        replied.set()
+        watches = asyncio.all_tasks() - {task, asyncio.current_task()}
+        assert len(watches) == 1
+        await asyncio.wait(watches, timeout=LIMIT)
+        go_on.set()
+        await asyncio.wait((task,), timeout=LIMIT)
+        assert not disconnects.remove(task)  # nor is it kept
+        return seen
+
+    assert asyncio.run(story()) == ["tidied up"]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,20 @@ def test_a_start_up_hook_that_fails(tmp_path: Path) -> None:
     assert "ended with exit code" in text
 
 
+def test_a_start_up_hook_that_fails_and_leaves_a_thread(tmp_path: Path) -> None:
+    """The process does not wait for the thread, and the server ends as without it."""
+    hook = (
+        "@svc.on_startup\ndef load():\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n    raise KeyError('table')\n"
+    )
+    write(tmp_path, one="import threading\n" + HEAD + ENDPOINT + hook)
+    done = start(tmp_path, "one.py")
+    assert done.returncode == 1
+    assert "the start-up hook load failed: KeyError: 'table'" in done.stderr
+    assert "1 threads of Services were still running" in done.stderr
+    assert "cannot run with its configuration" in done.stderr
+
+
 def test_several_services_are_served_at_once(tmp_path: Path) -> None:
     """Each with its own endpoints and state; one that imports TensorFlow is warned of.
 

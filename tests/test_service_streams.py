@@ -13,6 +13,9 @@ import pytest
 from tests.api_world import LIMIT, FakeGateway, serving
 from tests.waiting import wait_for
 from tfrunner import Context, Service
+from tfrunner.api.calls import Calls
+from tfrunner.api.streaming import Streamed, in_threads
+from tfrunner.deadlines import begin_request, bounded
 from tfrunner.errors import ConfigError, Overloaded
 from tfrunner.io import JSON, Text
 
@@ -209,6 +212,77 @@ def test_a_stream_holds_its_place(client: httpx.Client, world: World) -> None:
         assert client.post("/whole", content="x").status_code == 503
         world.go_on.release(2)
     wait_for(lambda: client.post("/whole", content="x").status_code == 200, limit=LIMIT)
+
+
+def test_a_pull_that_nobody_waits_for_holds_its_place_until_the_iterator_is_closed() -> None:
+    """And frees it once, or each caller that goes away would let one more request in."""
+    entered, go_on = threading.Event(), threading.Event()
+    running: list[int] = []
+    calls = Calls(Service("s", max_concurrency=1))
+
+    def words() -> Iterator[str]:
+        try:
+            entered.set()
+            assert go_on.wait(LIMIT)
+            yield "x"
+        finally:
+            running.append(calls.running)
+
+    async def story() -> None:
+        place = calls.enter(needs_thread=True)
+        pull = asyncio.ensure_future(anext(in_threads(words(), calls, place)))
+        assert await asyncio.to_thread(entered.wait, LIMIT)
+        pull.cancel()
+        await asyncio.wait((pull,), timeout=LIMIT)
+        place.leave()
+        with pytest.raises(Overloaded):
+            calls.enter(needs_thread=False)
+        go_on.set()
+        await asyncio.to_thread(wait_for, lambda: running and calls.running <= 0, limit=LIMIT)
+        calls.enter(needs_thread=True).leave()
+
+    asyncio.run(story())
+    calls.close()
+    assert (running, calls.running) == ([1], 0)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["in threads", "in the event loop"])
+def test_calls_of_models_have_the_time_of_their_piece(is_async: bool) -> None:
+    """Not what the whole request had at first: a stream may be older than its timeout."""
+    seen: list[float] = []
+    calls = Calls(Service("s"))
+
+    def pieces() -> Iterator[str]:
+        for _ in range(3):
+            seen.append(bounded(100 * LIMIT))
+            yield "x"
+
+    async def pieces_async() -> AsyncIterator[str]:
+        for piece in pieces():
+            yield piece
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def story() -> None:
+        begin_request(-LIMIT)  # long ago
+        place = calls.enter(needs_thread=True)
+        streamed = Streamed(
+            pieces_async() if is_async else in_threads(pieces(), calls, place),
+            str.encode,
+            timeout=LIMIT,
+            deadline=asyncio.get_running_loop().time() + LIMIT,
+            what="it",
+        )
+        await streamed.run(lambda: {"type": "http.response.start"}, never, send)
+
+    asyncio.run(story())
+    calls.close()
+    assert seen[0] < 1
+    assert [each > LIMIT / 2 for each in seen[1:]] == [True, True]
 
 
 def test_a_generator_needs_a_descriptor_that_sends_pieces() -> None:

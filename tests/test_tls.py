@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -14,10 +16,15 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from tests.api_world import BOTH_WAYS, LIMIT, FakeGateway, serving
+from tests.gateway_world import LIMIT as SHORT
 from tests.test_serve import serving as serving_processes
 from tests.waiting import wait_for
 from tfrunner import Client
-from tfrunner.api.tls import make_context
+from tfrunner.api.app import Application
+from tfrunner.api.server import Server
+from tfrunner.api.state import ProcessState
+from tfrunner.api.tls import Certificate, make_context
+from tfrunner.config import Bounds
 from tfrunner.entrance import Entrance, Tls
 from tfrunner.errors import ConfigError, Unavailable
 
@@ -177,6 +184,46 @@ def test_what_cannot_work_is_said_in_one_line(
     with pytest.raises(ConfigError, match=said) as refused:
         make_context(tls)
     assert "\n" not in refused.value.message
+
+
+def test_who_does_not_agree_on_tls_in_time_is_cut_off(files: Files) -> None:
+    """A connection that says nothing holds a descriptor, and no bound counts it."""
+    entrance = Entrance(tls=files.tls())
+    with serving(FakeGateway(), entrance=entrance, receive_timeout=0.2) as url:
+        address = (httpx.URL(url).host, httpx.URL(url).port)
+        with socket.create_connection(address, timeout=LIMIT / 2) as silent:
+            assert silent.recv(1) == b""
+
+
+def test_the_end_waits_for_nobody_who_does_not_agree_on_tls(files: Files) -> None:
+    """Three in the backlog say nothing; the one behind them is answered all the same."""
+    state, gateway = ProcessState(Bounds(), count=lambda name, label: None), FakeGateway()
+    app = Application(gateway, timeout=LIMIT, state=state, services=())  # type: ignore[arg-type]
+    certificate = Certificate(files.tls())
+    server = Server(app, state=state, grace=1.0, give_up=gateway.close, certificate=certificate)
+
+    async def story(listener: socket.socket, stack: contextlib.ExitStack) -> None:
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([listener])
+        address = listener.getsockname()
+        waiting = [stack.enter_context(socket.create_connection(address)) for _ in range(4)]
+        ending = asyncio.ensure_future(server.shutdown([listener]))  # before any is accepted
+        waiting[-1].setblocking(False)
+        opening = asyncio.open_connection(
+            sock=waiting[-1], ssl=files.context(), server_hostname="localhost"
+        )
+        reader, writer = await asyncio.wait_for(opening, SHORT)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        reply = await asyncio.wait_for(reader.read(), SHORT)
+        assert reply.startswith(b"HTTP/1.1 200 ") and b"connection: close" in reply.lower()
+        await asyncio.wait_for(ending, SHORT)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    with contextlib.ExitStack() as stack:
+        asyncio.run(story(stack.enter_context(socket.create_server(("127.0.0.1", 0))), stack))
 
 
 def test_a_whole_server_starts_and_ends_with_tls(files: Files, run_root: Path) -> None:

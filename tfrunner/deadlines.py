@@ -19,7 +19,10 @@ _deadline: ContextVar[float | None] = ContextVar("tfrunner_deadline", default=No
 
 
 def begin_request(timeout: float) -> None:
-    """Note that what runs in this context is for a request; `timeout`: seconds from now."""
+    """Note that what runs in this context is for a request; `timeout`: seconds from now.
+
+    Again for each piece of a streamed answer, which has that long of its own.
+    """
     _deadline.set(monotonic() + timeout)
 
 

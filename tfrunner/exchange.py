@@ -195,6 +195,7 @@ class Exchange:
             return
         if not self._liveness.is_connected:
             return  # there are only Cancels, of requests that no dispatcher knows any more
+        self.link.refresh()
         for message in messages:
             self.link.send(message)
         self.link.drain()

@@ -40,6 +40,9 @@ from tfrunner.turns import Reply, Timer, Turns
 DRAIN_LIMIT = 256
 """Messages read in one turn of the event loop; others get their turn before the next."""
 
+STALE_SECONDS = 10.0
+"""So long after its last Hello a gateway says another one before it sends requests."""
+
 CLOSE_SECONDS = 0.5
 """So long a closing link waits for its last words to leave, in a thread of its own."""
 
@@ -84,7 +87,8 @@ class Link:
         self._dealer = Dealer(name)
         self._decoder = Decoder(ToGateway)
         self._last_ask = 0
-        self._asked: dict[int, Reply] = {}
+        self._asked: dict[int, tuple[Reply, bool]] = {}
+        self._said_hello = 0.0
         self._amounts: dict[tuple[str, str], float] = {}
         self.reporter: Reporter | None = None
         self._turns: Turns | None = None
@@ -168,7 +172,7 @@ class Link:
             self.liveness.forget()
 
     def _fail_asked(self, error: Unavailable) -> None:
-        for reply in self._asked.values():
+        for reply, _ in self._asked.values():
             if not reply.done():
                 reply.set_exception(error)
 
@@ -209,7 +213,7 @@ class Link:
         if not self.liveness.is_connected:
             raise no_dispatcher()
         self._last_ask = id = self._last_ask + 1
-        self._asked[id] = reply
+        self._asked[id] = reply, told
         if told:
             self._send_counts()
         self.send(Ask(id, told))
@@ -244,11 +248,24 @@ class Link:
         if self.liveness.is_connected:
             self._send_counts()
         if self.liveness.hello_is_due(now):
-            self.send(Hello(self.name, self.epoch, self.segment))
-            self.liveness.asked(now)
+            self._say_hello(now)
         self.drain()
         delay = max(0.001, self.liveness.next_beat(now) - now)
         self._timer = self._turns.call_later(delay, self._beat)
+
+    def _say_hello(self, now: float) -> None:
+        self.send(Hello(self.name, self.epoch, self.segment))
+        self.liveness.asked(now)
+        self._said_hello = now
+
+    def refresh(self) -> None:
+        """Say Hello if that is overdue: this event loop stood still, and may be forgotten.
+
+        The dispatcher passes over requests of a gateway that it does not know.
+        """
+        now = monotonic()
+        if now > self._said_hello + STALE_SECONDS and self.liveness.is_connected:
+            self._say_hello(now)
 
     def _look_again(self, now: float) -> None:
         """Give up a dispatcher that does not answer, or that listens elsewhere by now."""
@@ -285,8 +302,8 @@ class Link:
                     self._take_welcome(message)
                 case Status(id=id, state=state):
                     asked = self._asked.get(id)
-                    if asked is not None and not asked.done():
-                        asked.set_result(state)
+                    if asked is not None and not asked[0].done():
+                        asked[0].set_result(state)
         except ProtocolError as exc:
             log.error("a message from the dispatcher was refused: %s", exc)
 
@@ -296,8 +313,8 @@ class Link:
             self.segment = None
             self.send(Hello(self.name, message.epoch))
             self._renew(models)
-            for id in self._asked:
-                self.send(Ask(id))
+            for id, (_, told) in self._asked.items():
+                self.send(Ask(id, told))
             self.epoch = message.epoch
             log.info("connected to the dispatcher, epoch %s", message.epoch)
             if self._turns is not None:

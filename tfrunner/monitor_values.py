@@ -10,7 +10,7 @@ import orjson
 from tfrunner.errors import StateError
 
 MOST_NUMBERS = 65_536
-"""Numbers of an array that is written; of a larger one only shape and dtype are."""
+"""Numbers or texts of an array that is written; of a larger one only shape and dtype are."""
 
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 

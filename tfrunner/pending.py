@@ -218,6 +218,7 @@ class Pending(Generic[W]):
     def send_one_again(self, id: int, now: float) -> None:
         """Put a request that waits into the next `outgoing`, with the seconds left."""
         known = self._waiting[id]
+        known.parts, known.rows_here = None, 0  # it may be cut differently now
         left = max(0.0, known.deadline - now)
         self._unsent.append(msgspec.structs.replace(known.request, timeout=left))
 

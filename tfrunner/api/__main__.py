@@ -6,6 +6,7 @@ after what is in flight, and at once with a second signal.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -104,21 +105,43 @@ def fit(bounds: Bounds) -> Bounds:
     return msgspec.structs.replace(bounds, max_connections=room)
 
 
-def leave_threads() -> None:
-    """End at once if a Service's function still runs in a thread: Python would wait for it."""
+def leave_threads(status: int) -> None:
+    """End at once if something of a Service still runs in a thread: Python would wait for it.
+
+    Args:
+        status: The exit status.
+    """
     threads = [each for each in threading.enumerate() if not each.daemon]
     threads.remove(threading.main_thread())
     for each in threads:
         each.join(THREAD_SECONDS)
     running = sum(each.is_alive() for each in threads)
     if running:
-        logger.warning("%d functions of Services were still running", running)
+        logger.warning("%d threads of Services were still running", running)
         logging.shutdown()
-        os._exit(0)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                stream.flush()
+        os._exit(status)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the process; return its exit status."""
+    """Run the process; return its exit status, or end with it, whatever threads still run."""
+    try:
+        status = work(arguments)
+    except SystemExit as exc:  # of a Service's module or hook
+        if isinstance(exc.code, str):
+            print(exc.code, file=sys.stderr)
+        status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    except BaseException:
+        logger.critical("the process failed", exc_info=True)
+        status = 1
+    leave_threads(status)
+    return status
+
+
+def work(arguments: Sequence[str]) -> int:
+    """Serve until a signal comes; return the exit status."""
     try:
         if len(arguments) != 1:
             raise ConfigError("usage: python -m tfrunner.api '<ApiConfig as JSON>'")
@@ -139,7 +162,6 @@ def main(arguments: Sequence[str]) -> int:
     except TFRunnerError as exc:
         logger.error("%s", exc.message)
         return 1
-    leave_threads()
     return 0
 
 

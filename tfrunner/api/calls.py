@@ -135,6 +135,18 @@ class Calls:
         future.add_done_callback(leave)
         return future
 
+    def give_up(self, future: asyncio.Future[Any]) -> None:
+        """Count what runs in a thread as late until it ends, though it is not cancelled.
+
+        Args:
+            future: Of `in_thread`, not done; somebody has to know when it ends.
+        """
+        self._abandoned += 1
+        future.add_done_callback(self._end_late)
+
+    def _end_late(self, done: asyncio.Future[Any]) -> None:
+        self._abandoned -= 1
+
     def close(self) -> None:
         """Begin nothing more; threads end with what they are doing."""
         if self._threads is not None:

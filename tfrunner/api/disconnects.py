@@ -21,7 +21,8 @@ class Disconnects:
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Future[Any], Receive] = {}
         self._older: set[asyncio.Future[Any]] = set()
-        self._watched: set[asyncio.Task[None]] = set()
+        self._watched: set[asyncio.Future[Any]] = set()
+        self._watches: set[asyncio.Task[None]] = set()  # nobody else keeps these
         self._gone: set[asyncio.Future[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -35,8 +36,12 @@ class Disconnects:
             self._timer = future.get_loop().call_later(WATCH_SECONDS, self._look)
 
     def remove(self, future: asyncio.Future[Any]) -> bool:
-        """Stop watching, the future is done; return whether its caller went away."""
+        """Stop watching; return whether the future was cancelled because its caller went away.
+
+        The future is done, or was given up: then what it stands for may still be tidying up.
+        """
         self._waiting.pop(future, None)
+        self._watched.discard(future)
         if future in self._gone:
             self._gone.discard(future)
             return True
@@ -49,9 +54,10 @@ class Disconnects:
             receive = self._waiting.get(future)
             if receive is not None:
                 del self._waiting[future]
+                self._watched.add(future)
                 task = asyncio.ensure_future(self._watch(future, receive))
-                self._watched.add(task)
-                task.add_done_callback(self._watched.discard)
+                self._watches.add(task)
+                task.add_done_callback(self._watches.discard)
         self._older = set(self._waiting)
         if self._older:
             loop = asyncio.get_running_loop()
@@ -61,5 +67,5 @@ class Disconnects:
         """Wait for the end of the connection (or of the reply, which servers report as such)."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        if future.cancel():
+        if future in self._watched and future.cancel():
             self._gone.add(future)

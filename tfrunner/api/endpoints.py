@@ -25,7 +25,10 @@ from tfrunner.errors import ModelError, TFRunnerError
 from tfrunner.io.body import Body, is_slow
 
 READ_IN_LOOP = 256 * 2**10
-"""Bytes; larger bodies are read in a thread also for async endpoints: parsing takes a while."""
+"""Bytes; larger bodies are read in a thread also for async endpoints: parsing takes a while.
+
+So are the results of such requests, and larger arrays, written.
+"""
 
 WITHOUT_BODY = (204, 205, 304)
 
@@ -203,14 +206,15 @@ class Answer:
 
     async def _call_in_loop(self, asked: Asked) -> Any:
         endpoint, calls, body = self._endpoint, self._served.calls, asked.body
-        if len(body.data) > READ_IN_LOOP or is_slow(endpoint.input):
+        is_large = len(body.data) > READ_IN_LOOP
+        if is_large or is_slow(endpoint.input):
             value = await calls.in_thread(lambda: endpoint.input.read(body), asked.place)
         else:
             value = endpoint.input.read(body)
         result = endpoint.call(value, asked.context)
         if not hasattr(result, "__anext__"):
             result = await result
-        if is_slow(endpoint.output):
+        if is_large or _is_large(result) or is_slow(endpoint.output):
             return await calls.in_thread(lambda: self._write(result, asked.context), asked.place)
         return self._write(result, asked.context)
 
@@ -265,6 +269,12 @@ def make_response(body: Body, context: ResponseContext) -> Response:
     for cookie in context.cookies:
         response.set_cookie(**cookie._asdict())
     return response
+
+
+def _is_large(result: Any) -> bool:
+    """Return whether it takes a while to write an array or tensor."""
+    size = getattr(result, "nbytes", 0)
+    return isinstance(size, int) and size > READ_IN_LOOP
 
 
 def _without_stop(work: Callable[[], Any]) -> Callable[[], Any]:

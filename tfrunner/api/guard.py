@@ -25,6 +25,9 @@ from tfrunner.errors import Forbidden, NotFound, RateLimited, TFRunnerError, Una
 HEALTH = ("/livez", "/healthz", "/readyz")
 """What never needs a key."""
 
+READING = ("GET", "HEAD")
+"""Methods that need no key where the path needs none: others may reach a mounted application."""
+
 CLIENT = "tfrunner.client"
 """Where the scope of an ASGI request has the name of its API key."""
 
@@ -57,7 +60,7 @@ class Visit:
 
     def admit(self, keys: Keys, key: bytes) -> None:
         """Take the key that came with the request, and see whether it may go on."""
-        if self._path in keys.open_paths:
+        if self._path in keys.open_paths and self._method in READING:
             return
         try:
             usage = keys.find(key)

@@ -6,7 +6,9 @@ again, and what it wrote with a null is written again, the standard way; both ar
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import orjson
 from tfrunner.errors import InvalidInput
 
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
+ANY = NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def parse(body: bytes) -> Any:
@@ -59,11 +62,11 @@ def write(value: Any) -> bytes:
     Raises:
         TypeError: It holds something that JSON has no form for.
     """
-    data = orjson.dumps(value, default=_plain, option=NUMPY | orjson.OPT_NON_STR_KEYS)
+    data = orjson.dumps(value, default=_plain, option=ANY)
     if b"null" not in data:
         return data
     # A null is None, or was a number that is not finite: written again with each number apart.
-    return orjson.dumps(_exact(value), default=_plain, option=NUMPY | orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(_exact(value), default=lambda inner: _exact(_plain(inner)), option=ANY)
 
 
 def _plain(value: Any) -> Any:
@@ -82,7 +85,12 @@ def _plain(value: Any) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    """Return the value with what may hold a number that is not finite already written."""
+    """Return the value with what may hold a number that is not finite already written.
+
+    Looks into what orjson would write by itself; all else it hands to `default`.
+    """
+    if isinstance(value, Enum):
+        return _exact(value.value)
     if isinstance(value, dict):
         return {key: _exact(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -91,4 +99,14 @@ def _exact(value: Any) -> Any:
         return orjson.Fragment(write_numbers(value))
     if isinstance(value, float):
         return orjson.Fragment(json.dumps(value))
+    if "__dataclass_fields__" in vars(type(value)):
+        return {name: _exact(inner) for name, inner in _fields(value)}
     return value
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    """Return the names and values that orjson writes of a dataclass: none that begins with _."""
+    if "__slots__" in vars(type(value)):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(name, getattr(value, name)) for name in names if name[0] != "_"]
+    return [(name, inner) for name, inner in vars(value).items() if name[0] != "_"]

@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -202,6 +203,7 @@ def _write(path: Path, text: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mode 0600
     try:
         with open(descriptor, "wb") as file:
+            _keep_rights(descriptor, path)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -210,3 +212,23 @@ def _write(path: Path, text: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _keep_rights(descriptor: int, path: Path) -> None:
+    """Give a new file the owner, group and mode of the one that it replaces.
+
+    Else a server of another user could not read it, and would know deleted keys for ever.
+    """
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        return
+    try:
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    except OSError as exc:
+        raise NotWritten(
+            f"{path} stays as it was: it belongs to user {old.st_uid} and group {old.st_gid}, "
+            f"which a new file cannot be given ({exc.strerror}). Run this as its owner, who is "
+            "in that group, or as root."
+        ) from exc
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))  # last: a change of owner may change it

@@ -27,7 +27,7 @@ class Keys:
     Args:
         path: The file.
         processes: Api processes, which share the limits.
-        open_paths: What needs no key.
+        open_paths: What needs no key to be read.
     """
 
     def __init__(self, path: Path, *, processes: int = 1, open_paths: Collection[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Writes down a share of a model's calls, without a Service: `--monitor digits=0.1`.
+"""Writes down a share of a model's calls, over HTTP and by Services: `--monitor digits=0.1`.
 
 Each is a line of the monitor that is called as the model: inputs and outputs, or the error's
 code. What is written down is copied when the answer is there, and made into JSON in the thread
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,12 @@ from tfrunner.api.predict import Submit, Submitted
 from tfrunner.api.targets import Target
 from tfrunner.casting import Call
 from tfrunner.errors import TFRunnerError
-from tfrunner.monitor_values import MOST_NUMBERS, encode, shorten
+from tfrunner.monitor_values import encode, shorten
 from tfrunner.monitor_writer import Writer
 from tfrunner.monitoring import REQUEST_ID, head, join_lines
 from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec, ModelSpec, leaves
-from tfrunner.tensors import Array, decode_layout, unpack
+from tfrunner.tensors import decode_layout, unpack
 from tfrunner.values import in_python
 
 OVERHEAD = 1000
@@ -88,17 +89,14 @@ class PredictLog:
             return
         inputs = unpack(decode_layout(call.layout), call.bodies, call.rows)
         values: dict[str, Any] = {"inputs": copied(name_inputs(method, inputs))}
-        size = OVERHEAD + sum(map(_size, inputs))
         error = future.exception()
         if error is None:
-            answer = future.result()
-            values["outputs"] = copied(answer.value())
-            size += sum(map(_size, answer.arrays))
+            values["outputs"] = copied(future.result().value())
         else:
             values["error"] = error.code if isinstance(error, TFRunnerError) else "internal"
         whose = {"version": model.version, "method": method.name, "rows": call.rows}
         begin = {**begin, **{key: orjson.dumps(value) for key, value in whose.items()}}
-        self._writer.put(model.name, partial(_make, begin, values), size=size)
+        self._writer.put(model.name, partial(_make, begin, values), size=OVERHEAD + _size(values))
 
 
 def name_inputs(method: MethodSpec, arrays: list[Any]) -> Any:
@@ -117,10 +115,13 @@ def name_inputs(method: MethodSpec, arrays: list[Any]) -> Any:
 def copied(value: Any) -> Any:
     """Return a copy of nested values; of a large array what stands for it."""
     if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:  # text, or ragged: its rows may be views
-            return [copied(each) for each in value[:MOST_NUMBERS]]
         short = shorten(value)
-        return value.copy() if short is value else short
+        if short is not value:
+            return short
+        if not value.dtype.hasobject:
+            return value.copy()
+        # Text, or ragged: its rows may be views.
+        return [copied(each) for each in value] if value.ndim else copied(value.item())
     if isinstance(value, dict):
         return {key: copied(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -128,9 +129,12 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _size(array: Array) -> int:
-    """Return the bytes that a copy takes, about; of one that is left out nearly none."""
-    return array.nbytes if array.size <= MOST_NUMBERS else 0
+def _size(value: Any) -> int:
+    """Return the bytes that copied values take, each text and array among them."""
+    inner: Iterable[Any] = ()
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+    return sys.getsizeof(value) + sum(map(_size, inner))
 
 
 def _make(begin: dict[str, bytes], values: dict[str, Any]) -> list[bytes]:

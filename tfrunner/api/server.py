@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import socket
@@ -43,6 +44,9 @@ LAST_WORDS_SECONDS = 0.5
 """For writing the last refusals, after the grace period."""
 
 TICK_SECONDS = 0.05
+
+HANDSHAKE_SECONDS = 10.0
+"""Most time that a client has to agree on TLS; less where a request has less time to come."""
 
 LOOK_SECONDS = 1.0
 """How often it is looked whether API keys or the certificate have changed."""
@@ -112,10 +116,30 @@ class Server(uvicorn.Server):
         """
         if self._certificate is not None:
             self.config.ssl = self._certificate.load()
-        await super().startup(sockets)
+        await super().startup([])  # it would listen without a limit for TLS
+        if not self.started:
+            return
+        loop = asyncio.get_running_loop()
+        for each in sockets or ():
+            server = await loop.create_server(
+                self._connection,
+                sock=each,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=self._handshake_timeout(),
+                backlog=self.config.backlog,
+            )
+            self.servers.append(server)
         if self._local is not None:
-            loop = asyncio.get_running_loop()
-            self.servers.append(await loop.create_unix_server(self._connection, sock=self._local))
+            server = await loop.create_unix_server(
+                self._connection, sock=self._local, **keep_path(loop)
+            )
+            self.servers.append(server)
+
+    def _handshake_timeout(self) -> float | None:
+        """Return the seconds for a TLS handshake, None where there is no TLS."""
+        if self.config.ssl is None:
+            return None
+        return min(self._state.bounds.receive_timeout, HANDSHAKE_SECONDS)
 
     async def on_tick(self, counter: int) -> bool:
         """Look at the connections, and at what may change on the disk, when it is time."""
@@ -136,7 +160,8 @@ class Server(uvicorn.Server):
         self._state.is_draining = True
         for connection in list(self._state.connections):
             connection.shutdown()
-        await self._close_listeners(sockets or ())
+        waiting = self._close_listeners(sockets or ())
+        await self._take(waiting, limit=self._grace)
         await self._finish(begin)
         if self._state.connections:
             logger.warning(
@@ -154,8 +179,8 @@ class Server(uvicorn.Server):
         if self._guard is not None:
             self._guard.close()
 
-    async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
-        """Take the connections that wait in the backlog, and listen no more.
+    def _close_listeners(self, sockets: Sequence[socket.socket]) -> list[socket.socket]:
+        """Return the connections that wait in the backlog, and listen no more.
 
         The last copy of a listener that is closed resets what waits: so nothing may come
         between the last accept and the close.
@@ -165,11 +190,32 @@ class Server(uvicorn.Server):
             server.close()
         for each in sockets:
             each.close()
-        waiting = [each for copy in copies for each in take_waiting(copy)]
+        return [each for copy in copies for each in take_waiting(copy)]
+
+    async def _take(self, waiting: Sequence[socket.socket], *, limit: float) -> None:
+        """Serve connections; with TLS, those whose clients agree on it within the limit.
+
+        All at once: a client that says nothing holds up nobody. What goes wrong is its own
+        affair: it went away, or speaks no TLS.
+        """
         loop = asyncio.get_running_loop()
-        for each in waiting:
-            with contextlib.suppress(OSError):  # TLS: the client went away, or speaks none
-                await loop.connect_accepted_socket(self._connection, each, ssl=self.config.ssl)
+        taking = [
+            asyncio.ensure_future(
+                loop.connect_accepted_socket(
+                    self._connection,
+                    each,
+                    ssl=self.config.ssl,
+                    ssl_handshake_timeout=self._handshake_timeout(),
+                )
+            )
+            for each in waiting
+        ]
+        if not taking:
+            return
+        _, late = await asyncio.wait(taking, timeout=limit)
+        for each in late:
+            each.cancel()
+        await asyncio.gather(*taking, return_exceptions=True)
 
     def _connection(self) -> Connection:
         """Return a new connection, as uvicorn makes them."""
@@ -190,6 +236,18 @@ class Server(uvicorn.Server):
         """Wait for the connections to end until that moment."""
         while self._state.connections and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(TICK_SECONDS)
+
+
+def keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """Return what has a loop leave the path of a Unix socket alone when its server ends.
+
+    From Python 3.13 on loops remove it, but the other api processes listen at it, too.
+    """
+    try:
+        known = inspect.signature(loop.create_unix_server).parameters
+    except ValueError:  # a uvloop that is too old to tell is too old for that, too
+        return {}
+    return {"cleanup_socket": False} if "cleanup_socket" in known else {}
 
 
 def take_waiting(listener: socket.socket) -> list[socket.socket]:

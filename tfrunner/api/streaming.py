@@ -15,6 +15,7 @@ from typing import Any
 
 from tfrunner.api.calls import Calls, Place, result_of
 from tfrunner.api.replies import Receive, Send
+from tfrunner.deadlines import begin_request
 from tfrunner.errors import DeadlineExceeded
 
 END = object()
@@ -48,6 +49,10 @@ async def in_threads(pieces: Iterator[Any], calls: Calls, place: Place) -> Async
         if (end := getattr(pieces, "close", None)) is not None:
             end()
 
+    def close_after(done: asyncio.Future[Any]) -> None:
+        calls.in_thread(close, place)
+        place.leave()
+
     pulling: asyncio.Future[Any] | None = None
     try:
         while True:
@@ -60,7 +65,9 @@ async def in_threads(pieces: Iterator[Any], calls: Calls, place: Place) -> Async
         if pulling is None or pulling.done():
             await calls.in_thread(close, place)
         else:  # a generator cannot be closed while it runs
-            pulling.add_done_callback(lambda done: calls.in_thread(close, place))
+            place.hold()  # else the pull is the last to leave, and the place is free before the end
+            calls.give_up(pulling)
+            pulling.add_done_callback(close_after)
 
 
 class Streamed:
@@ -140,6 +147,7 @@ class Streamed:
                 if data:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
                 self._due = clock() + self._timeout
+                begin_request(self._timeout)  # calls of models have as long as the next piece
         finally:
             self._due = None
             if (close := getattr(self._pieces, "aclose", None)) is not None:

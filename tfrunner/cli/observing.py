@@ -24,7 +24,8 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--monitor",
         multiple=True,
         metavar="MODEL[=SHARE]",
-        help="Write down inputs and outputs of this share of a model's calls; 0.1: a tenth.",
+        help="Write down inputs and outputs of this share of a model's calls, over HTTP and by "
+        "Services; 0.1: a tenth.",
     ),
     click.option(
         "--monitor-folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -24,7 +24,7 @@ class Progress:
 
     Args:
         console: Where to; standard error, so that output stays clean.
-        models: Specifications of what is served.
+        models: Specifications of what is served at first.
         as_json: Whether `ready` prints what is in `run.json` instead of a text.
         clock: Gives seconds, monotonic.
     """
@@ -44,6 +44,10 @@ class Progress:
         self._started = clock()
         self._shown: dict[str, str] = {}
         self._spinner: Status | None = None
+
+    def learn(self, models: Iterable[ModelSpec]) -> None:
+        """Take the specifications of what is to be served after a reload, too."""
+        self.models = {**self.models, **{model.tag: model for model in models}}
 
     def begin(self) -> None:
         """Say what is going on."""

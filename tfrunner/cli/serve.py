@@ -76,7 +76,9 @@ def run(
         return run_server(server, arrangement.placements, root=config.run_root(), audience=audience)
 
     def again() -> Arrangement:
-        return arrange(words, {**options, "direct": server.direct}, reading.settings)
+        found = arrange(words, {**options, "direct": server.direct}, reading.settings)
+        audience.learn(found.specs)
+        return found
 
     with watching(arrangement, again, include=options["reload_include"]) as changes:
         return run_server(

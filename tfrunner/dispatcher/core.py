@@ -224,6 +224,8 @@ class Core:
     def _has_room(self, model: Model, accepted: Accepted) -> bool:
         """Whether a request can be queued; a client with more than its share gives way."""
         model.expect(accepted)
+        if accepted.size > model.served.queue_bytes:
+            return False  # nobody gives way to what never fits
         for _ in range(MOST_GIVEN_UP):
             if model.has_room(accepted):
                 return True

@@ -90,12 +90,17 @@ class Recovery:
     ) -> bool:
         """Fail what lies in shared memory that was refused, and run the rest at once.
 
-        Nothing was run yet. Its gateway sends again as frames what it can.
+        Nothing was run yet. Its gateway sends again as frames what it can. Whose memory was
+        refused may have left meanwhile: then nothing fails.
         """
-        refused = [piece for piece in pieces if piece.owner.gateway in failed.gateways]
-        rest = [piece for piece in pieces if piece.owner.gateway not in failed.gateways]
-        if pieces and not refused:
+        blamed = {owner.gateway for owner in batch.lent}.intersection(failed.gateways)
+        if not blamed:
             return False
+        refused: list[Piece] = []
+        rest: list[Piece] = []
+        for piece in pieces:
+            is_refused = piece.owner.is_lent and piece.owner.gateway in blamed
+            (refused if is_refused else rest).append(piece)
         if refused:
             self._out.note(f"{failed.message}: {names(refused)}")
         self._fail_all(refused, failed)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from tfrunner.errors import TooLarge, UnsupportedForm
+from tfrunner.errors import InvalidInput, TooLarge, UnsupportedForm
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 UNTOLD = ("", "application/x-www-form-urlencoded")
@@ -16,6 +16,9 @@ UNTOLD = ("", "application/x-www-form-urlencoded")
 
 BINARY = {"type": "string", "format": "binary"}
 """The schema of bytes."""
+
+MOST_HEADER = 2048
+"""Characters of a header whose parameters are read: the time it takes grows with their square."""
 
 
 class Body(NamedTuple):
@@ -75,16 +78,32 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def header_parameter(header: str, name: str) -> str | None:
+def header_parameter(header: str, name: str, *, most: int | None = MOST_HEADER) -> str | None:
     """Return a parameter of a header, as `charset` of Content-Type; None where it has none.
 
-    Quoted ones (RFC 9110, section 5.6.6) and encoded ones (RFC 8187) are understood.
+    Quoted ones (RFC 9110, section 5.6.6) and encoded ones (RFC 8187) are understood; those that
+    contradict themselves are none.
+
+    Args:
+        header: Its value.
+        name: The parameter's.
+        most: Most characters of the header; None: any, for headers of our own.
+
+    Raises:
+        InvalidInput: It is longer.
     """
     if ";" not in header:
         return None
+    if most is not None and len(header) > most:
+        raise InvalidInput(
+            f"the header {header[:40]!r}... has {len(header)} characters; at most {most} are read."
+        )
     message = Message()
     message["x"] = "".join(sign for sign in header if sign.isprintable())
-    found = message.get_param(name, header="x")
+    try:
+        found = message.get_param(name, header="x")
+    except (TypeError, ValueError):  # parts with and without a number, or a number without end
+        return None
     if isinstance(found, tuple):
         charset, _, text = found
         return text.encode("latin-1", "replace").decode(

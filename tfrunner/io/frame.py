@@ -116,7 +116,7 @@ class PandasDataFrame:
             UnsupportedForm: It is neither JSON nor CSV nor Parquet, or pyarrow is not installed.
             InvalidInput: It is broken or cut off, or does not fit columns, dtype and shape. The
                 message names the column.
-            TooLarge: It is Parquet that unpacks to more than is taken.
+            TooLarge: It has more values than are taken, or is Parquet that unpacks to more.
         """
         name = media_type(body.content_type)
         check_type(name, (CSV, *PARQUETS, *JSON_TYPES), what="a data frame")
@@ -179,6 +179,9 @@ class PandasDataFrame:
         missing = [name for name in wanted if name not in frame.columns]
         if missing:
             raise InvalidInput(f"the data frame lacks the column {missing[0]!r}.")
+        for name in frame.columns[frame.columns.duplicated()]:
+            if name in wanted:
+                raise InvalidInput(f"the data frame has the column {name!r} twice.")
         frame = frame.copy(deep=False)
         for name, dtype in wanted.items():
             frame[name] = _cast_column(frame[name], dtype)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tfrunner.errors import InvalidInput, TooLarge, UnsupportedForm
+from tfrunner.io.parquet_pages import measure
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,13 +45,19 @@ def read_csv(data: bytes, text: Iterable[str] = ()) -> DataFrame:
 
     Raises:
         InvalidInput: It is none.
+        TooLarge: It has too many values, those that short lines lack included. Line breaks in
+            quoted values count as lines.
     """
     import pandas
 
     # From 3.1 on every number is read exactly, and asking for it is deprecated.
     is_exact = tuple(map(int, pandas.__version__.split(".")[:2])) >= (3, 1)
     exactly = {} if is_exact else {"float_precision": "round_trip"}
+    lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n") + 1  # the first included
     try:
+        head = pandas.read_csv(io.BytesIO(data), nrows=1)
+        levels = 0 if isinstance(head.index, pandas.RangeIndex) else head.index.nlevels
+        check_values(lines, head.shape[1] + levels)
         frame = pandas.read_csv(io.BytesIO(data), dtype=dict.fromkeys(text, str), **exactly)
     except ValueError as exc:  # all of pandas' own errors for files are such
         reason = " ".join(str(exc).split())
@@ -69,7 +76,7 @@ def read_parquet(data: bytes) -> DataFrame:
         UnsupportedForm: pyarrow is not installed.
     """
     try:
-        from pyarrow import ArrowException
+        from pyarrow import ArrowException, BufferReader
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise UnsupportedForm(
@@ -77,34 +84,48 @@ def read_parquet(data: bytes) -> DataFrame:
             "tfrunner[io] where it runs."
         ) from None
     try:
-        frame: DataFrame = _read_pieces(ParquetFile(io.BytesIO(data))).to_pandas()
+        file = ParquetFile(BufferReader(data))
+        frame: DataFrame = _read_pieces(file, _rows_at_once(data, file)).to_pandas()
     except (ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
         reason = " ".join(str(exc).split())
         raise InvalidInput(f"the body is no readable Parquet file: {reason}.") from None
     return frame
 
 
-def _read_pieces(file: ParquetFile) -> Table:
-    """Return the table of a file, unpacked piece by piece and never beyond the limit.
+def _rows_at_once(data: bytes, file: ParquetFile) -> int:
+    """Return how many rows of a file are at most `MOST_BYTES`; refuse what would be more at once.
+
+    No value is larger than its row group, and the pages say how large that is. What is not
+    known beforehand: a row may hold lists, and a list one long text very often.
+    """
+    head = file.metadata
+    groups = sum(head.row_group(place).num_rows for place in range(head.num_row_groups))
+    check_values(max(head.num_rows, groups), max(head.num_columns, 1))
+    sizes = measure(data, head)
+    check_values(sizes.values, 1)
+    if sizes.largest > MOST_BYTES:
+        raise _unpacks_to_more()
+    return min(max(MOST_BYTES // max(sizes.largest, 1), 1), MOST_ROWS_AT_ONCE)
+
+
+def _unpacks_to_more() -> TooLarge:
+    return TooLarge(
+        f"the Parquet file unpacks to more than {MOST_BYTES} bytes. Send fewer rows in one request."
+    )
+
+
+def _read_pieces(file: ParquetFile, rows: int) -> Table:
+    """Return the table of a file, unpacked so many rows at a time and never beyond the limit.
 
     One long text and a count of rows are a few bytes of Parquet.
     """
     from pyarrow import Table
 
-    head = file.metadata
-    check_values(head.num_rows, head.num_columns)
-    largest = max(
-        (head.row_group(i).total_byte_size for i in range(head.num_row_groups)), default=0
-    )
-    rows = min(max(MOST_BYTES // max(largest, 1), 1), MOST_ROWS_AT_ONCE)
     pieces, size = [], 0
     for piece in file.iter_batches(batch_size=rows):
         size += piece.nbytes
         if size > MOST_BYTES:
-            raise TooLarge(
-                f"the Parquet file unpacks to more than {MOST_BYTES} bytes. Send fewer rows in "
-                "one request."
-            )
+            raise _unpacks_to_more()
         pieces.append(piece)
     return Table.from_batches(pieces, schema=file.schema_arrow)
 

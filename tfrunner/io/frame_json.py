@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tfrunner.api import json_text
@@ -10,6 +12,9 @@ from tfrunner.io.frame_forms import check_values
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
+
+NUMBER = re.compile("0|-?[1-9][0-9]{0,18}")
+"""A label of rows that is a number, as Python writes one: `007` is text."""
 
 ORIENTS = ("records", "columns", "index", "split", "values")
 
@@ -53,7 +58,10 @@ def _from_rows(rows: Any, columns: Any, index: Any) -> DataFrame:
         raise ValueError("the rows differ in length")
     if index is not None and len(index) != len(rows):
         raise ValueError(f"there are {len(rows)} rows and {len(index)} labels of rows")
-    return pandas.DataFrame(rows, columns=columns, index=index)
+    frame = pandas.DataFrame(rows, columns=columns, index=index)
+    if columns is not None:
+        set(frame.columns)  # TypeError where a name is an object, which pandas lets through
+    return frame
 
 
 def _from_labels(value: Any, orient: str) -> DataFrame:
@@ -69,15 +77,20 @@ def _from_labels(value: Any, orient: str) -> DataFrame:
         raise ValueError("expected an object of objects")
     check_values(len(inner), len(set[str]().union(*inner)))
     if orient == "index":
-        return pandas.DataFrame.from_dict(_numbered(value), orient="index")
-    return pandas.DataFrame({name: _numbered(each) for name, each in value.items()})
+        rows = _by_number(value) if _are_numbers(value) else value
+        return pandas.DataFrame.from_dict(rows, orient="index")
+    if _are_numbers(label for each in inner for label in each):
+        value = {name: _by_number(each) for name, each in value.items()}
+    return pandas.DataFrame(value)
 
 
-def _numbered(labels: dict[str, Any]) -> dict[Any, Any]:
-    """Return an object by numbers, where all its keys are some: JSON has only text as keys."""
-    if all(label.isdecimal() and label.isascii() for label in labels):
-        return {int(label): value for label, value in labels.items()}
-    return labels
+def _are_numbers(labels: Iterable[str]) -> bool:
+    """Return whether labels of rows are numbers, all of them: JSON has only text as keys."""
+    return all(NUMBER.fullmatch(label) for label in labels)
+
+
+def _by_number(labels: dict[str, Any]) -> dict[int, Any]:
+    return {int(label): value for label, value in labels.items()}
 
 
 def write_json(frame: DataFrame, orient: str) -> bytes:

@@ -145,7 +145,8 @@ class Multipart:
             body = self.descriptors[name].write(value)
         except ModelError as exc:
             raise type(exc)(f"field {name!r}: {exc.message}") from exc
-        filename = header_parameter(body.headers.get("content-disposition", ""), "filename")
+        disposition = body.headers.get("content-disposition", "")
+        filename = header_parameter(disposition, "filename", most=None)
         is_file = isinstance(self.descriptors[name], (File, Image))
         return Part(name, body, filename or (name if is_file else None))
 

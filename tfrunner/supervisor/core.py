@@ -110,7 +110,7 @@ class Core:
         self._jitter = jitter
         self._messenger = Messenger(name)
         self._kill_at: float | None = None
-        self._succession = Succession()
+        self._succession = Succession(patience=grace + GRACE_MARGIN)
         self._actions: list[Action] = []
 
     def __repr__(self) -> str:
@@ -130,9 +130,11 @@ class Core:
             case Answered():
                 self._answered(event.status)
             case Renew():
-                self._actions += self._succession.begin(self.slots, event.slots, self.phase)
+                self._actions += self._succession.begin(
+                    self.slots, event.slots, self.phase, now=now
+                )
             case Renewed():
-                self._actions += self._succession.finish(self.slots)
+                self._actions += self._succession.finish(self.slots, now)
             case protocol.Welcome():
                 self._actions += map(Send, self._messenger.welcomed(event.epoch))
             case protocol.Fence():
@@ -151,7 +153,7 @@ class Core:
             self._succession.forget(self.slots, slot, self.phase)
             return
         if slot.name in self._succession.heirs:
-            self._actions += self._succession.give_up(self.slots, slot, reason)
+            self._actions += self._succession.give_up(self.slots, slot, reason, now=now)
             return
         if code == CONFIG_ERROR and slot.kind != WORKER and self.phase is Phase.SERVING:
             self._give_up(
@@ -229,6 +231,7 @@ class Core:
         for slot in self.slots.values():
             if self._may_start(slot) and slot.start_at <= now:
                 self._start(slot, now)
+        self._actions += self._succession.kill(now)
         self._advance(now)
         if self.phase is not Phase.STOPPED:
             pause = EMPTYING_SECONDS if self.phase is Phase.EMPTYING else ASK_SECONDS
@@ -240,8 +243,8 @@ class Core:
         """Return the monotonic moment at which `step` is due, if nothing happens before."""
         moments = [self._messenger.next_wakeup()]
         moments += [slot.start_at for slot in self.slots.values() if self._may_start(slot)]
-        if self._kill_at is not None:
-            moments.append(self._kill_at)
+        kills = (self._kill_at, self._succession.next_wakeup())
+        moments += [moment for moment in kills if moment is not None]
         return min(moments)
 
     def _restarts(self, slot: Slot) -> bool:
@@ -303,7 +306,8 @@ class Core:
     def _stop_kind(self, kind: str, number: int = signal.SIGTERM) -> None:
         for slot in self.slots.values():
             if slot.kind == kind:
-                if slot.has_process:
+                is_told = slot.state is ChildState.STOPPING and number == signal.SIGTERM
+                if slot.has_process and not is_told:  # a second SIGTERM would cut its answers off
                     self._actions.append(Signal(slot.name, number))
                 slot.stop()
 

@@ -32,7 +32,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def listen_locally(path: Path) -> socket.socket:
-    """Bind and listen for ourselves alone, at a path that nobody else may enter."""
+    """Bind and listen for ourselves alone, at a path that nobody else may enter.
+
+    A file that an earlier listener left there is replaced: names come again after a reload.
+    """
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     listener.listen(BACKLOG)
