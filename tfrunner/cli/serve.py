@@ -78,7 +78,8 @@ def run(
     def again() -> Arrangement:
         found = arrange(words, {**options, "direct": server.direct}, reading.settings)
         audience.learn(found.specs)
-        return found
+        same = msgspec.structs.replace(found.server, record=server.record)
+        return found._replace(server=same)
 
     with watching(arrangement, again, include=options["reload_include"]) as changes:
         return run_server(
