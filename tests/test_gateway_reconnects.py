@@ -15,7 +15,7 @@ from tests.gateway_world import LIMIT, ONCE, FakeDispatcher, block, rows, submit
 from tfrunner import protocol as p
 from tfrunner.errors import DeadlineExceeded, NotFound, Unavailable, WorkerLost
 from tfrunner.gateway import Gateway
-from tfrunner.liveness import LOST_SECONDS, Liveness
+from tfrunner.liveness import LOST_SECONDS, STALE_SECONDS, Liveness
 from tfrunner.transport import Router
 
 
@@ -314,3 +314,15 @@ def test_a_gateway_may_be_closed_while_it_waits_for_its_first_dispatcher(address
     before = threading.active_count()
     asyncio.run(story())
     assert threading.active_count() == before
+
+
+def test_a_gateway_that_stood_still_says_hello_before_its_next_request():
+    """The dispatcher may have forgotten it, and passes over requests of whom it does not know."""
+    liveness = Liveness()
+    assert not liveness.is_stale(1e6)  # nobody was there yet
+    liveness.asked(100.0)
+    liveness.heard()
+    assert not liveness.is_stale(100.0 + STALE_SECONDS)
+    assert liveness.is_stale(100.1 + STALE_SECONDS)
+    liveness.asked(100.1 + STALE_SECONDS)
+    assert not liveness.is_stale(100.2 + STALE_SECONDS)

@@ -148,6 +148,24 @@ def test_what_is_dropped_before_it_left_is_free_at_once():
     story(tell)
 
 
+def test_rows_that_came_before_a_refusal_are_not_joined_with_those_of_the_next_life():
+    """A request that was cut may be cut differently when it is sent again."""
+
+    async def tell(gateway: Gateway, dispatcher: FakeDispatcher) -> None:
+        future = submit(gateway, 5)
+        (first,) = (await dispatcher.next(p.Submit)).requests
+        dispatcher.send(p.Results((block([(first.id, 0, 2, COUNT)], rows(0, 2)),)))
+        failure = p.Failure(first.id, p.SEGMENT_REFUSED, "there is no such process")
+        dispatcher.send(p.Failures((failure,)))
+        (again,) = (await dispatcher.next(p.Submit)).requests
+        for start, stop in ((0, 3), (3, COUNT)):
+            part = block([(again.id, start, stop, COUNT)], rows(start, stop))
+            dispatcher.send(p.Results((part,)))
+        np.testing.assert_array_equal((await within(future)).value(), rows(0, COUNT))
+
+    story(tell)
+
+
 def test_what_workers_cannot_read_is_sent_again_as_a_frame():
     """Another host, another namespace: the caller notices nothing."""
 

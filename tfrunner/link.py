@@ -40,9 +40,6 @@ from tfrunner.turns import Reply, Timer, Turns
 DRAIN_LIMIT = 256
 """Messages read in one turn of the event loop; others get their turn before the next."""
 
-STALE_SECONDS = 10.0
-"""So long after its last Hello a gateway says another one before it sends requests."""
-
 CLOSE_SECONDS = 0.5
 """So long a closing link waits for its last words to leave, in a thread of its own."""
 
@@ -88,7 +85,6 @@ class Link:
         self._decoder = Decoder(ToGateway)
         self._last_ask = 0
         self._asked: dict[int, tuple[Reply, bool]] = {}
-        self._said_hello = 0.0
         self._amounts: dict[tuple[str, str], float] = {}
         self.reporter: Reporter | None = None
         self._turns: Turns | None = None
@@ -256,7 +252,6 @@ class Link:
     def _say_hello(self, now: float) -> None:
         self.send(Hello(self.name, self.epoch, self.segment))
         self.liveness.asked(now)
-        self._said_hello = now
 
     def refresh(self) -> None:
         """Say Hello if that is overdue: this event loop stood still, and may be forgotten.
@@ -264,7 +259,7 @@ class Link:
         The dispatcher passes over requests of a gateway that it does not know.
         """
         now = monotonic()
-        if now > self._said_hello + STALE_SECONDS and self.liveness.is_connected:
+        if self.liveness.is_stale(now):
             self._say_hello(now)
 
     def _look_again(self, now: float) -> None:

@@ -7,6 +7,9 @@ from tfrunner.protocol import HELLO_SECONDS
 LOST_SECONDS = 2.0
 """So long after its last Welcome a dispatcher counts as gone."""
 
+STALE_SECONDS = 10.0
+"""So long after its last Hello a peer says another one before it sends anything else."""
+
 
 class Liveness:
     """The dispatcher, as one of its peers sees it.
@@ -18,9 +21,11 @@ class Liveness:
     def __init__(self) -> None:
         self.is_connected = False
         self._unanswered: float | None = None
+        self._asked = 0.0
 
     def asked(self, now: float) -> None:
         """Note that a Hello was sent."""
+        self._asked = now
         if self._unanswered is None:
             self._unanswered = now
 
@@ -50,6 +55,10 @@ class Liveness:
         if self.is_connected or self._unanswered is None:
             return True
         return now >= self._unanswered + LOST_SECONDS
+
+    def is_stale(self, now: float) -> bool:
+        """Whether our last Hello is so old that a dispatcher that is there may have forgotten us."""
+        return self.is_connected and now > self._asked + STALE_SECONDS
 
     def forget(self) -> None:
         """Note that the Hellos so far will not be answered: their connection was given up."""
