@@ -57,7 +57,7 @@ class Liveness:
         return now >= self._unanswered + LOST_SECONDS
 
     def is_stale(self, now: float) -> bool:
-        """Whether our last Hello is so old that a dispatcher that is there may have forgotten us."""
+        """Whether our last Hello is so old that a dispatcher may have forgotten us."""
         return self.is_connected and now > self._asked + STALE_SECONDS
 
     def forget(self) -> None:
