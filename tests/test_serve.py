@@ -91,15 +91,17 @@ def is_over(processes: list[psutil.Process]) -> bool:
     return all(ended(process) for process in processes)
 
 
-@pytest.fixture
-def heeded_hangup() -> Iterator[None]:
-    """Let what is started heed SIGHUP, also where the tests themselves run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+@pytest.fixture(autouse=True)
+def heeded_signals() -> Iterator[None]:
+    """Let what is started heed signals that these tests were told to ignore: nohup, or `&`."""
+    ignored = [n for n in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
-@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_ends_everything_cleanly(run_root, number):
     """Exit code 0, no process, no run directory."""
