@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.gateway_world import LIMIT, METHOD, MODEL, FakeDispatcher, block, call, rows, within
-from tests.shared_memory_world import wait_until
+from tests.shared_memory_world import open_files, wait_until
 from tfrunner import protocol as p
 from tfrunner.errors import DeadlineExceeded
 from tfrunner.gateway import Answer, Gateway
@@ -215,17 +215,6 @@ def test_the_end_of_a_gateway_closes_its_memory():
     story(tell)
     assert "tfrunner:g." not in Path("/proc/self/maps").read_text()
     assert not [link for link in open_files() if "tfrunner:g." in link]
-
-
-def open_files() -> list[str]:
-    """Return what this process's descriptors are."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-        except OSError:
-            continue
-    return found
 
 
 def test_an_array_that_changes_after_submit_is_sent_as_it_was():

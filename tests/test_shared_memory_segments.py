@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.shared_memory_world import open_files
 from tests.waiting import wait_for
 from tfrunner.protocol import SEGMENT_REFUSED, Part, PartsOf, Place, RunBatch, Segment
 from tfrunner.shared_memory import ADD_SEALS, SEALS, Lender, Memory, create
@@ -263,24 +264,13 @@ def test_the_mapping_outlives_its_gateway_and_is_dropped_then():
         assert "tfrunner:dying:1" in read_maps()
         del view, given
         wait_for(lambda: "tfrunner:dying:1" not in read_maps())
-        assert not [link for link in links() if "tfrunner:dying" in link]
+        assert not [link for link in open_files() if "tfrunner:dying" in link]
 
 
 def read_maps() -> str:
     """Return what this process has mapped."""
     with open("/proc/self/maps") as maps:
         return maps.read()
-
-
-def links() -> list[str]:
-    """Return what this process's descriptors are."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_new_segment_of_a_gateway_replaces_the_old_one():
