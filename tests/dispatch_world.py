@@ -253,12 +253,13 @@ class World:
         for asked in still_open:
             asked.rows_back.clear()
             asked.deaths = 0  # the new one cannot know of them
-            left = asked.deadline - self.now
-            request = p.msgspec.structs.replace(asked.request, timeout=left)
-            if left > 0 and request.method != "once":
-                self.tell(asked.gateway, p.Submit((request,)))
-            else:
+            if asked.request.method == "once":  # it may have run: its gateway fails it itself
                 asked.lent = False
+                asked.failure = p.Failure(asked.request.id, "worker_lost", "a new dispatcher")
+                continue
+            left = asked.deadline - self.now  # more than nothing, or it would not be open
+            request = p.msgspec.structs.replace(asked.request, timeout=left)
+            self.tell(asked.gateway, p.Submit((request,)))
 
     # --- what is true -----------------------------------------------------------------------------
 

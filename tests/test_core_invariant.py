@@ -204,7 +204,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 break
             world.let_pass(10.0)
         assert not world.unreleased(), "shared memory is never free again"
-        left = [asked for asked in world.open_requests() if asked.request.method != "once"]
+        left = world.open_requests()
         assert not left, f"{len(left)} requests were lost: {left[:3]}"
         for model in world.core.snapshot(world.now)["models"].values():
             assert model["queued_requests"] == 0 and model["queued_bytes"] == 0
