@@ -344,3 +344,57 @@ def test_what_no_loader_can_load_is_refused_with_the_usual_reason(home: Path):
     with pytest.raises(CorruptModel, match="cannot be loaded by TensorFlow"):
         savedmodel.load(saved.path)
     assert tf.executing_eagerly()
+
+
+def prepare(executor: str = SINGLE_THREADED) -> tuple[Any, Any, Any]:
+    """Return a session, a placeholder of shape [any, 3], and its double."""
+    import tensorflow as tf
+
+    from tfrunner_workers.sessions import configuration
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 3], name="x")
+        y = tf.identity(2 * x, name="y")
+    return tf.compat.v1.Session(graph=graph, config=configuration(executor, 2)), x, y
+
+
+@pytest.mark.parametrize("executor", ["", SINGLE_THREADED], ids=["usual", "single-threaded"])
+def test_what_is_given_back_as_it_came_can_be_fetched(executor: str):
+    """TensorFlow prepares no call that gives what it takes; a tensor may be given twice."""
+    from tfrunner_workers.sessions import prepared
+
+    session, x, y = prepare(executor)
+    with session:
+        for fetches in ([x], [x, y], [y, y]):
+            given = prepared(session, [x], fetches)(X)
+            for fetch, array in zip(fetches, given, strict=True):
+                np.testing.assert_array_equal(array, X if fetch is x else 2 * X)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 3, 1)])
+def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]):
+    """The graph was optimized for the shapes that it knows."""
+    from tfrunner_workers.sessions import prepared
+
+    session, x, y = prepare()
+    with session:
+        run = prepared(session, [x], [y])
+        with pytest.raises(ValueError, match=r"no x:0 of shape \(None, 3\)"):
+            run(np.ones(shape, np.float32))
+        np.testing.assert_array_equal(run(X)[0], 2 * X)
+
+
+def test_a_tensorflow_without_prepared_calls_gives_the_same():
+    """The method that prepares them is not public: it may be gone some day."""
+    from tfrunner_workers.sessions import prepared
+
+    class Public:
+        """A session with what is public only."""
+
+        def __init__(self, session: Any) -> None:
+            self.make_callable = session.make_callable
+
+    session, x, y = prepare()
+    with session:
+        np.testing.assert_array_equal(prepared(Public(session), [x], [y])(X)[0], 2 * X)

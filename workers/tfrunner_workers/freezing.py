@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfrunner.tensors import Array
-from tfrunner_workers.sessions import Run, configuration
+from tfrunner_workers.sessions import Run, configuration, prepared
 
 TABLES = ("HashTableV2", "MutableHashTableV2")
 """Operations that hold a lookup table, of which a session's own can be made."""
@@ -162,7 +162,7 @@ def in_session(frozen: Frozen, *, executor: str, threads: int) -> Session:
         session.run(fill, {name: _value(each) for name, each in content.items()})
     feeds = [graph.get_tensor_by_name(name) for name in frozen.inputs]
     fetches = [graph.get_tensor_by_name(name) for name in frozen.outputs]
-    return Session(session.make_callable(fetches, feed_list=feeds), session.close)
+    return Session(prepared(session, feeds, fetches), session.close)
 
 
 def _value(content: Any) -> Any:

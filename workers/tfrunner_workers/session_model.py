@@ -20,7 +20,7 @@ from tfrunner.specs import MethodSpec, Node, leaves
 from tfrunner_workers import meta_graphs
 from tfrunner_workers.hosted import Method, Output
 from tfrunner_workers.meta_graphs import Head
-from tfrunner_workers.sessions import MULTI_THREADED, Run, as_array, configuration
+from tfrunner_workers.sessions import MULTI_THREADED, as_array, configuration, prepared
 
 
 class Bound(NamedTuple):
@@ -168,9 +168,7 @@ def _bind(session: Any, head: Head, method: MethodSpec) -> Bound:
     inputs = [head.inputs[leaf.name] for leaf in method.inputs]
     outputs = [head.outputs[leaf.name] for leaf in leaves(output)]
     tensor = session.graph.get_tensor_by_name
-    run: Run = session.make_callable(
-        list(map(tensor, outputs)), feed_list=list(map(tensor, inputs))
-    )
+    run = prepared(session, list(map(tensor, inputs)), list(map(tensor, outputs)))
 
     def execute(arrays: list[Any]) -> Output:
         return Output([as_array(value) for value in run(*arrays)], output)

@@ -66,6 +66,7 @@ def _restored(settings: Settings) -> Callable[[Any], Any]:
 def _frozen(settings: Settings) -> Callable[[Any], Any]:
     """Return the graph that tfrunner froze, in a session set up as tfrunner sets it up."""
     import tensorflow as tf
+    from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
     meta = json.loads((Path(settings.folder) / "frozen.json").read_text())
     graph = tf.Graph()
@@ -79,9 +80,8 @@ def _frozen(settings: Settings) -> Callable[[Any], Any]:
     )
     config.experimental.executor_type = meta["executor"]
     session = tf.compat.v1.Session(graph=graph, config=config)
-    feeds = [graph.get_tensor_by_name(name) for name in meta["inputs"]]
-    fetches = [graph.get_tensor_by_name(name) for name in meta["outputs"]]
-    run = session.make_callable(fetches, feed_list=feeds)
+    options = CallableOptions(feed=meta["inputs"], fetch=meta["outputs"])
+    run = session._make_callable_from_options(options)  # what tfrunner calls, too
     return lambda rows: run(rows)[0]
 
 
