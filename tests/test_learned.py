@@ -17,7 +17,7 @@ from tfrunner.dispatcher.costbook import CostBook
 from tfrunner.dispatcher.learned import SAVE_SECONDS, Learned
 from tfrunner.errors import ConfigError
 from tfrunner.learned_file import Plan, file_name, read_all
-from tfrunner_workers.__main__ import known_plans
+from tfrunner_workers import recall
 from tfrunner_workers.devices import device_class
 
 TAG = "digits:v1"
@@ -69,11 +69,46 @@ def test_plans_are_kept_and_a_worker_finds_those_of_its_device(
     book = taught()
     book.seed("__call__", own, [(1, 0.001)])
     book.plans = {own: {"__call__": Plan("frozen", 3.5, "faster")}, KIND: {"__call__": Plan("xla")}}
-    assert known_plans(config) == {}
+    assert recall.plans(config, 3) == {}
     save(tmp_path, book)
-    assert known_plans(config) == {"__call__": "frozen"}
+    assert recall.plans(config, 3) == book.plans[own]
+    assert recall.plans(config, 1) == {}
     assert recalled(tmp_path).plans == book.plans
     assert {kept.device_class for kept in read_all(tmp_path, TAG)} == {own, KIND}
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "device", "expected"),
+    [
+        ([0.0004], "cpu", 1),
+        ([0.0019, 0.0001], "cpu", 1),
+        ([0.0021, 0.0001], "cpu", 3),
+        ([0.0004, 0.0], "cpu", 3),
+        ([], "cpu", 3),
+        ([0.0004], "0", 3),
+    ],
+    ids=["small", "two small", "one is not", "one not measured", "nothing known", "on a GPU"],
+)
+def test_one_thread_is_enough_where_full_batches_cost_little(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cpu_seconds: list[float],
+    device: str,
+    expected: int,
+):
+    """All methods must, as measured with all threads."""
+    monkeypatch.setenv("TFRUNNER_HOME", str(tmp_path))
+    config = WorkerConfig("w", "ipc://nowhere", ServedModel(TAG, b""), device=device, threads=3)
+    assert recall.threads(config) == 3
+    own = device_class("cpu", 3)
+    book = taught()
+    book.seed("__call__", own, [(1, 0.001)])
+    book.plans = {
+        own: {f"m{n}": Plan("frozen", cpu_seconds=each) for n, each in enumerate(cpu_seconds)},
+        device_class("cpu", 1): {"m0": Plan("frozen", cpu_seconds=0.1)},
+    }
+    save(tmp_path, book)
+    assert recall.threads(config) == expected
 
 
 def test_a_plan_that_was_timed_is_not_forgotten_when_it_is_chosen_again():
@@ -85,6 +120,14 @@ def test_a_plan_that_was_timed_is_not_forgotten_when_it_is_chosen_again():
     for other in (Plan("frozen", 2.0, "slower by now"), Plan("reference")):
         book.note_plan("f", KIND, other)
         assert book.plans[KIND]["f"] == other
+
+
+def test_what_a_full_batch_costs_is_kept_with_its_plan():
+    """Until it is measured again."""
+    book = CostBook()
+    for told, kept in ((0.5, 0.5), (0.0, 0.5), (0.25, 0.25)):
+        book.note_plan("f", KIND, Plan("frozen", cpu_seconds=told))
+        assert book.plans[KIND]["f"] == Plan("frozen", cpu_seconds=kept)
 
 
 def test_files_are_written_while_it_serves_and_not_all_the_time(tmp_path: Path):

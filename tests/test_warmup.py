@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import msgspec
 import numpy as np
@@ -171,7 +172,7 @@ def test_a_method_that_is_not_declared_batchable_stays_so():
     fake = Fake(of_x(lambda x: x.mean()), method(batchable=False))
     found = state(fake)
     assert [rows for rows, _ in found.costs] == [1]
-    assert msgspec.structs.replace(found, costs=()) == declared(fake)[0]
+    assert msgspec.structs.replace(found, costs=(), cpu_seconds=0.0) == declared(fake)[0]
     assert {len(call[0]) for call in fake.calls} == {1}
 
 
@@ -392,3 +393,35 @@ def test_an_example_warms_the_variant_that_it_is_for():
     (found,) = warm(fake, 4)
     assert [rows for rows, _ in found.costs] == [1, 2, 4]
     assert {arrays[0].dtype for arrays in fake.calls} == {np.dtype(object)}
+
+
+def test_what_a_full_batch_costs_is_measured_in_cpu_time():
+    """Of all threads; not where a run is long, or the method has no full batch that runs."""
+
+    def spin(seconds: float) -> Method:
+        def run(rows: Array) -> Array:
+            until = time.process_time() + (seconds if len(rows) == 4 else 0.0)
+            while time.process_time() < until:
+                pass
+            return rows
+
+        return of_x(run)
+
+    (short,) = warm(Fake(spin(0.0005), method()), 4)
+    assert short.cpu_seconds >= 0.0005
+    (long,) = warm(Fake(spin(0.05), method()), 4)
+    assert long.cpu_seconds == 0.0
+    (single,) = warm(Fake(spin(0.05), method(batchable=False)), 4)
+    assert 0.0 < single.cpu_seconds < 0.05
+
+
+def test_a_full_batch_that_does_not_run_costs_nothing_that_is_known():
+    """Warm-up ends at the first size that fails."""
+
+    def refuse(rows: Array) -> Array:
+        if len(rows) > 2:
+            raise ValueError("too many")
+        return rows
+
+    (state,) = warm(Fake(of_x(refuse), method()), 4)
+    assert state.cpu_seconds == 0.0

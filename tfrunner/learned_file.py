@@ -29,11 +29,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: Name of the plan.
         gain: How many times as fast as the restored function; 0 where it was not timed.
         reason: Why this one, and why others are not used.
+        cpu_seconds: CPU time of a full batch, of all threads; 0 where it was not measured.
     """
 
     name: str
     gain: float = 0.0
     reason: str = ""
+    cpu_seconds: float = 0.0
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +78,10 @@ def read(file: Path, tag: str) -> Kept:
         data = stream.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
         raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
-    kept = msgspec.json.decode(data, type=Kept)
+    try:
+        kept = msgspec.json.decode(data, type=Kept)
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply to be one of ours") from exc
     if kept.format != FORMAT:
         raise ValueError(f"its format is {kept.format}; this version reads {FORMAT}")
     if kept.model != tag:

@@ -288,6 +288,7 @@ class MethodState(
     `costs` are (rows, seconds) measured at warm-up. `sizes` are those that it may run; it pads
     a batch to the next one; (): any size. `plan` names the way in which it executes the method,
     `gain` says how many times as fast as the restored function that is, `reason` why.
+    `cpu_seconds` is what a full batch costs all its threads; 0 where it was not measured.
     """
 
     name: str
@@ -299,6 +300,7 @@ class MethodState(
     plan: str = ""
     gain: float = 0.0
     reason: str = ""
+    cpu_seconds: Seconds = 0.0
 
 
 class WorkerHello(Message, frozen=True):
@@ -469,7 +471,10 @@ def _externalize(items: Sequence[T], frames: list[Buffer]) -> tuple[T, ...]:
     moved = list(items)
     for index, item in enumerate(items):
         bodies: tuple[Any, ...] = item.bodies  # type: ignore[attr-defined]
-        if all(len(body) < INLINE_BYTES for body in bodies):
+        for body in bodies:
+            if len(body) >= INLINE_BYTES:
+                break
+        else:
             continue
         kept: list[Body | Place] = []
         for body in bodies:

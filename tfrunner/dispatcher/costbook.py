@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from tfrunner.dispatcher.costs import CostTable
 from tfrunner.learned_file import Plan
 
@@ -49,8 +51,10 @@ class CostBook:
         """Keep how workers execute a method; one that was timed stays if it is chosen again."""
         plans = self.plans.setdefault(device_class, {})
         known = plans.get(method)
-        if known is None or known.name != plan.name or plan.gain:
-            plans[method] = plan
+        if known is not None and known.name == plan.name and not plan.gain:
+            seconds = plan.cpu_seconds or known.cpu_seconds
+            plan = msgspec.structs.replace(known, cpu_seconds=seconds)
+        plans[method] = plan
 
     def device_classes(self) -> list[str]:
         """Return the classes of which anything is known."""

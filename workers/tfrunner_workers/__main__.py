@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tfrunner import learned_file
-from tfrunner.config import ServedModel, WorkerConfig, from_argument, home
+from tfrunner.config import ServedModel, WorkerConfig, from_argument
 from tfrunner.errors import ConfigError, CorruptModel, TFRunnerError
 from tfrunner.monitoring import MONITORS
 from tfrunner.options import RunnableSource
@@ -31,9 +30,9 @@ from tfrunner.processes import (
 )
 from tfrunner.protocol import MethodState
 from tfrunner.specs import decode_spec
-from tfrunner_workers import echo, runnables
+from tfrunner_workers import echo, recall, runnables
 from tfrunner_workers.connection import Connection
-from tfrunner_workers.devices import device_class, import_tensorflow
+from tfrunner_workers.devices import device_class, import_tensorflow, load_tensorflow
 from tfrunner_workers.hosted import Hosted, describe
 from tfrunner_workers.loop import Entry, Loop, entries
 from tfrunner_workers.warmup import declared, warm
@@ -66,6 +65,7 @@ def work(config: WorkerConfig) -> int:
     connection = Connection(config)
     connection.open()
     try:
+        config = fit(config)
         hosted, states = load(config)
     except (Exception, SystemExit) as exc:  # a model's own code may call exit
         reason = exc.message if isinstance(exc, TFRunnerError) else describe(exc)
@@ -79,6 +79,21 @@ def work(config: WorkerConfig) -> int:
     MONITORS.writer.close()
     connection.close(min(config.grace, FAREWELL_SECONDS))
     return 0
+
+
+def fit(config: WorkerConfig) -> WorkerConfig:
+    """Return a configuration with as many threads as the model has use for, if that is known.
+
+    Raises:
+        ConfigError: TensorFlow cannot be imported.
+    """
+    if config.model.kind != "tensorflow":
+        return config
+    load_tensorflow()
+    threads = recall.threads(config)
+    if threads < config.threads:
+        logger.info("one thread is enough: full batches are known to cost little")
+    return msgspec.structs.replace(config, threads=threads)
 
 
 def load(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
@@ -129,7 +144,8 @@ def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
     restrict(hosted, config.model)
     started = time.perf_counter()
     settings = ways.Settings(config.model.largest_batch, config.threads, config.model.xla)
-    records = plans.choose_all(hosted, settings, known=known_plans(config))
+    known = {name: plan.name for name, plan in recall.plans(config, config.threads).items()}
+    records = plans.choose_all(hosted, settings, known=known)
     logger.info("chose plans in %.1f s", _since(started))
     started = time.perf_counter()
     states = warm(hosted, config.model.max_batch_size, limits=config.model.method_sizes)
@@ -144,13 +160,6 @@ def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
         )
         for state in states
     )
-
-
-def known_plans(config: WorkerConfig) -> dict[str, str]:
-    """Return the plans that were chosen before for this model on such a device, by method."""
-    own = device_class(config.device, config.threads)
-    found = [k for k in learned_file.read_all(home(), config.model.tag) if k.device_class == own]
-    return {name: plan.name for kept in found for name, plan in kept.plans.items()}
 
 
 def restrict(hosted: LoadedModel | echo.EchoModel, model: ServedModel) -> None:
