@@ -61,10 +61,10 @@ def mark_model(loop: Any) -> None:
     """Note when a worker runs the model, and when that has ended."""
     entries = loop.entries
 
-    def marked_entries(*args: Any) -> Any:
+    def marked_entries(*args: Any, **options: Any) -> Any:
         return {
             name: entry._replace(run=_marked_run(entry.run))
-            for name, entry in entries(*args).items()
+            for name, entry in entries(*args, **options).items()
         }
 
     loop.entries = marked_entries
