@@ -174,6 +174,40 @@ def test_a_dtype_is_cast_to_unless_a_value_would_change() -> None:
     assert NumpyNdarray("uint8", enforce_dtype=True).read(Body(b"[1, 2]", JSON)).dtype == np.uint8
 
 
+def test_a_number_without_fraction_is_an_integer() -> None:
+    """Exactly, also beside one that no double holds; fractions and what is too large are not."""
+    whole = NumpyNdarray("int64").read(Body(b"[[9007199254740993, 2.0], [-3.0, 1e3]]", JSON))
+    assert whole.tolist() == [[2**53 + 1, 2], [-3, 1000]]
+    assert NumpyNdarray("uint64").read(Body(b"[18446744073709551615, 2.0]", JSON))[0] == 2**64 - 1
+    doubles = Body(npy(np.array([2.0, 255.0])), NPY)
+    assert NumpyNdarray("uint8").read(doubles).tolist() == [2, 255]
+    large = Body(npy(np.array([2.0**63, 0])), NPY)
+    assert NumpyNdarray("uint64").read(large).tolist() == [2**63, 0]
+    for wrong in (b"[2.0, 1.5]", b"[256.0]", b"[-1.0]", b"[NaN]", b"[1e300]", b"[Infinity]"):
+        with pytest.raises(InvalidInput, match=r"expected uint8|uint8 holds 0 to 255"):
+            NumpyNdarray("uint8").read(Body(wrong, JSON))
+    for number in (256.0, -1.0, 2.0**63, -(2.0**63), 2.0**64, 1e300, np.nan, 1.5):
+        with pytest.raises(InvalidInput, match=r"expected uint8|uint8 holds 0 to 255"):
+            NumpyNdarray("uint8").read(Body(npy(np.array([number])), NPY))
+
+
+def test_an_open_axis_may_be_none() -> None:
+    """As Keras and TensorFlow write it: the schema has any size there."""
+    descriptor = NumpyNdarray(shape=(None, 3))
+    assert descriptor.shape == (-1, 3)
+    assert descriptor.read(Body(b"[1, 2, 3, 4, 5, 6]", JSON)).shape == (2, 3)
+    inner = {"type": "array", "items": {}, "minItems": 3, "maxItems": 3}
+    assert descriptor.schema()[JSON]["schema"] == {"type": "array", "items": inner}
+
+
+def test_a_charset_is_honoured() -> None:
+    """As in text: what is not read is said."""
+    data = '["é"]'.encode("utf-16")
+    assert NumpyNdarray().read(Body(data, JSON + "; charset=utf-16")).tolist() == ["é"]
+    with pytest.raises(UnsupportedForm, match="charset 'nonsense' is not read"):
+        NumpyNdarray().read(Body(b"[1]", JSON + "; charset=nonsense"))
+
+
 def test_a_shape_is_made_unless_it_is_enforced() -> None:
     """As BentoML's users know it: four numbers are a square of two, or are not."""
     flat, square = Body(b"[1, 2, 3, 4]", JSON), Body(b"[[1, 2], [3, 4]]", JSON)
@@ -192,7 +226,11 @@ def test_a_shape_is_made_unless_it_is_enforced() -> None:
 @pytest.mark.parametrize(
     ("descriptor", "value", "message"),
     [
-        (NumpyNdarray(), object(), "not JSON serializable"),
+        (NumpyNdarray(), object(), "it is a object; expected an array"),
+        (NumpyNdarray(), {"a": 1}, "it is a dict; expected an array"),
+        (NumpyNdarray(), None, "it is a NoneType; expected an array"),
+        (NumpyNdarray("str"), "hello", "it is a str; expected an array"),
+        (NumpyNdarray(), [object()], "type object has no form in JSON"),
         (NumpyNdarray(), [[1], [2, 3]], "inhomogeneous"),
         (NumpyNdarray(), np.array([1 + 2j]), "complex"),
         (NumpyNdarray("uint8"), [1.5], "expected uint8"),
@@ -200,7 +238,19 @@ def test_a_shape_is_made_unless_it_is_enforced() -> None:
         (NumpyNdarray(default_format="npy"), ["a"], "holds numbers, not text"),
         (NumpyNdarray(default_format="raw"), [{}], "holds numbers"),
     ],
-    ids=["object", "ragged", "complex", "dtype", "shape", "npy text", "raw object"],
+    ids=[
+        "object",
+        "dict",
+        "none",
+        "text",
+        "objects",
+        "ragged",
+        "complex",
+        "dtype",
+        "shape",
+        "npy text",
+        "raw object",
+    ],
 )
 def test_results_that_cannot_be_written(descriptor: NumpyNdarray, value: Any, message: str) -> None:
     """The endpoint's error, not the caller's."""
@@ -216,6 +266,10 @@ def test_results_that_cannot_be_written(descriptor: NumpyNdarray, value: Any, me
         ({"enforce_dtype": True}, "needs a dtype"),
         ({"enforce_shape": True}, "needs a shape"),
         ({"default_format": "npz"}, "expected json, npy, raw"),
+        *(
+            ({"shape": shape}, "expected sizes, as .-1, 5.; -1 or None for any")
+            for shape in (3, (-2, 3), ("2", 3), (2.5,), "ab")
+        ),
     ],
     ids=str,
 )

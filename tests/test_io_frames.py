@@ -207,7 +207,10 @@ TWICE = b'{"columns": ["a", "b", "a"], "data": [[1, 2, 3]]}'
         ({"dtype": "int64", "orient": "split"}, TWICE, "has the column 'a' twice"),
         ({"dtype": {"a": "int64"}, "orient": "split"}, TWICE, "has the column 'a' twice"),
         ({"dtype": {"a": "datetime64[ns]"}}, b'[{"a": "soon"}]', "column 'a' cannot be cast"),
+        ({"dtype": {"a": "int64"}}, b'[{"a": 1}, {}]', "column 'a' has no value in row 1, .*int64"),
+        ({"dtype": {"a": "bool"}}, b'[{"a": null}]', "column 'a' has no value in row 0, .*bool"),
         ({"shape": (-1, 2)}, b'[{"a": 1}]', "has 1 rows and 1 columns; expected .-1, 2."),
+        ({"columns": ["a"]}, b"[{}]", "lacks the column 'a'"),
         (
             {"columns": ["a"], "apply_column_names": True},
             b'[{"x": 1, "y": 2}]',
@@ -224,7 +227,10 @@ TWICE = b'{"columns": ["a", "b", "a"], "data": [[1, 2, 3]]}'
         "twice",
         "twice by name",
         "time",
+        "lacking",
+        "null",
         "shape",
+        "nothing",
         "names",
     ],
 )
@@ -234,12 +240,41 @@ def test_a_frame_that_does_not_fit_is_refused(options: Any, data: bytes, message
         PandasDataFrame(**options).read(Body(data, JSON))
 
 
+@pytest.mark.parametrize(
+    ("orient", "data"),
+    [("records", b"[]"), ("columns", b"{}"), ("index", b"{}"), ("values", b"[]")],
+)
+def test_a_frame_without_rows_has_the_columns_that_are_declared(orient: str, data: bytes) -> None:
+    """With their dtypes: JSON without rows names no columns."""
+    dtypes = {"a": "int64", "b": "float32", "c": "bool", "d": "datetime64[ns]"}
+    for columns in (list(dtypes), None):
+        descriptor = PandasDataFrame(orient, columns=columns, dtype=dtypes, shape=(None, 4))
+        frame = descriptor.read(Body(data, JSON))
+        assert {name: str(each) for name, each in frame.dtypes.items()} == dtypes
+    named = PandasDataFrame(orient, columns=["a"], apply_column_names=True)
+    assert named.read(Body(data, JSON)).columns.tolist() == ["a"]
+
+
+def test_the_charset_of_text_is_honoured() -> None:
+    """In CSV and JSON; Parquet has none, and what is not read is said."""
+    for content_type, text in ((CSV, "name\nÃ©\n"), (JSON, '[{"name": "Ã©"}]')):
+        for charset in ("iso-8859-1", "utf-16", "utf-8"):
+            body = Body(text.encode(charset), f"{content_type}; charset={charset}")
+            assert PandasDataFrame().read(body)["name"].tolist() == ["Ã©"]
+        with pytest.raises(InvalidInput, match="no text in ascii"):
+            PandasDataFrame().read(Body(text.encode(), content_type + "; charset=ascii"))
+        with pytest.raises(UnsupportedForm, match="charset 'nonsense' is not read"):
+            PandasDataFrame().read(Body(text.encode(), content_type + "; charset=nonsense"))
+
+
 def test_columns_are_ordered_named_and_cast() -> None:
     """So that the function gets what it was written for."""
     data = Body(b'[{"b": 1, "a": 2}]', JSON)
     frame = PandasDataFrame(columns=["a", "b"], dtype="float32", shape=(-1, 2)).read(data)
     assert (list(frame.columns), frame.to_numpy().tolist()) == (["a", "b"], [[2, 1]])
     assert {str(each) for each in frame.dtypes} == {"float32"}
+    whole = PandasDataFrame(dtype="int64").read(Body(b'[{"a": 9007199254740992.0}]', JSON))
+    assert whole["a"].tolist() == [2**53]
     named = PandasDataFrame("values", columns=["a", "b"], apply_column_names=True)
     assert named.read(Body(b"[[1, 2]]", JSON))["b"].tolist() == [2]
 
@@ -250,7 +285,7 @@ def test_columns_are_ordered_named_and_cast() -> None:
         (PandasDataFrame(), 5, "DataFrame constructor"),
         (PandasDataFrame(), pandas.DataFrame([[1, 2]], columns=["a", "a"]), "different names"),
         (PandasDataFrame("index"), FRAME.set_axis([1, 1]), "different labels"),
-        (PandasDataFrame(), pandas.DataFrame({"a": [object()]}), "not JSON serializable"),
+        (PandasDataFrame(), pandas.DataFrame({"a": [object()]}), "type object has no form in JSON"),
         (PandasDataFrame(columns=["z"]), FRAME, "not known"),
         (PandasDataFrame(default_format="parquet"), pandas.DataFrame({"a": [1, "x"]}), "a"),
     ],
@@ -269,6 +304,8 @@ def test_declarations_and_samples() -> None:
         ({"default_format": "xml"}, "default_format"),
         ({"apply_column_names": True}, "needs columns"),
         ({"shape": (1,)}, "rows and columns"),
+        ({"shape": (None, "2")}, "expected sizes"),
+        ({"shape": 2}, "expected sizes"),
         ({"dtype": {"a": "flaot"}}, "no such dtype"),
     ):
         with pytest.raises(ConfigError, match=message):

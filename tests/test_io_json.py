@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
 import enum
 import math
 from typing import Any
@@ -80,6 +81,10 @@ class Loose(pydantic.BaseModel):
     x: float
 
 
+DAY = pd.Timestamp("2024-02-29")
+KEYS = b'{"1":2,"a":{"2024-02-29":null}}'
+
+
 @given(VALUES)
 def test_what_is_written_reads_back(value: Any) -> None:
     """Every value of JSON, infinities included."""
@@ -95,8 +100,35 @@ def test_what_is_written_reads_back(value: Any) -> None:
         (Point(1.5), b'{"x":1.5}'),
         (Item(name="pen", price=2), b'{"name":"pen","price":2.0,"day":null}'),
         (None, b"null"),
+        (pd.DataFrame({"t": [DAY, pd.NaT]}), b'{"t":{"0":"2024-02-29T00:00:00","1":null}}'),
+        (pd.DataFrame({"n": [1]}, index=[DAY]), b'{"n":{"2024-02-29T00:00:00":1}}'),
+        (pd.Series([1, None], dtype="Int64"), b'{"0":1,"1":null}'),
+        ([{"t": DAY}, pd.NA, pd.NaT], b'[{"t":"2024-02-29T00:00:00"},null,null]'),
+        ([pd.Timedelta("1s"), datetime.timedelta(1)], b'["P0DT0H0M1S","PT86400.0S"]'),
+        (np.array(["2024-02-29", "NaT"], "M8[ns]"), b'["2024-02-29T00:00:00",null]'),
+        (np.array([1500, "NaT"], "m8[ms]"), b'["PT1.5S",null]'),
+        (decimal.Decimal("1234567890.123456789"), b"1234567890.123456789"),
+        ([decimal.Decimal("NaN"), decimal.Decimal("-Infinity")], b"[NaN,-Infinity]"),
+        ({np.int64(1): 2, np.str_("a"): {datetime.date(2024, 2, 29): None}}, KEYS),
     ],
-    ids=["numpy number", "array", "nan", "dataclass", "model", "none"],
+    ids=[
+        "numpy number",
+        "array",
+        "nan",
+        "dataclass",
+        "model",
+        "none",
+        "times",
+        "labels",
+        "missing",
+        "records",
+        "durations",
+        "times of NumPy",
+        "durations of NumPy",
+        "decimal",
+        "not finite",
+        "keys",
+    ],
 )
 def test_other_values_are_written_too(value: Any, text: bytes) -> None:
     """Arrays, NumPy's numbers, dataclasses and models have a form."""
@@ -149,11 +181,31 @@ def test_what_is_no_json_is_refused(data: bytes) -> None:
             descriptor.read(Body(data, NAME))
 
 
-@pytest.mark.parametrize("value", [{1, object()}, object(), "\ud800"])
-def test_what_json_cannot_hold_is_an_error_of_the_endpoint(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({1, object()}, "a value of type object has no form in JSON"),
+        (iter([1]), "a value of type list_iterator has no form in JSON"),
+        ([None, object()], "a value of type object has no form in JSON"),
+        ({(1, 2): 3}, "a dict has a key of type tuple; JSON's are text"),
+        ("\ud800", "not valid UTF-8"),
+    ],
+    ids=["set", "iterator", "beside none", "key", "no text"],
+)
+def test_what_json_cannot_hold_is_an_error_of_the_endpoint(value: Any, said: str) -> None:
     """Status 500, and what it was."""
-    with pytest.raises(ModelError, match="cannot be written as JSON"):
+    with pytest.raises(ModelError, match=f"cannot be written as JSON: .*{said}"):
         JSON().write(value)
+
+
+def test_a_charset_is_honoured() -> None:
+    """As in text."""
+    for descriptor in (JSON(), JSON(pydantic_model=Loose)):
+        body = Body('{"x": 1}'.encode("utf-16"), NAME + "; charset=utf-16")
+        assert descriptor.write(descriptor.read(body)).data in (b'{"x":1}', b'{"x":1.0}')
+    assert JSON().read(Body(b'"\xe9"', NAME + "; charset=iso-8859-1")) == "é"
+    with pytest.raises(UnsupportedForm, match="charset 'nonsense' is not read"):
+        JSON().read(Body(b"1", NAME + "; charset=nonsense"))
 
 
 # --- models -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfrunner.errors import ConfigError, InvalidInput, ModelError, TooLarge, UnsupportedForm
@@ -129,12 +129,15 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 
 
 @given(st.binary(), NAMES)
+@example(b"", "0/")
+@example(b"", "/a/b ")
+@example(b"", "a\\")
 def test_a_file_reads_back_with_its_name(data: bytes, name: str) -> None:
-    """Whatever its bytes are and its name is; the name's folders stay outside."""
+    """Whatever its bytes are and its name is; folders stay outside, and a folder has no name."""
     written = File().write(FileLike(data, name=name, content_type="audio/wav"))
     back = File().read(written)
     assert (back.read(), back.content_type) == (data, "audio/wav")
-    assert back.name == name.strip("/").replace("\\", "/").rpartition("/")[2]
+    assert back.name == name.replace("\\", "/").rpartition("/")[2]
 
 
 def test_a_file_comes_as_body_or_as_form() -> None:

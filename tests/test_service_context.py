@@ -11,7 +11,8 @@ import pytest
 
 from tests.api_world import LIMIT, FakeGateway, serving
 from tfrunner import Context, Service
-from tfrunner.errors import StateError
+from tfrunner.context import ResponseContext
+from tfrunner.errors import ModelError, StateError
 from tfrunner.io import JSON, Text
 
 
@@ -149,6 +150,9 @@ def test_an_endpoint_sets_headers_and_cookies(client: httpx.Client) -> None:
         ({"headers": {"content-length": "5"}}, "'content-length', which is the server's own"),
         ({"headers": {"X-Request-Id": "mine"}}, "the server's own"),
         ({"headers": {"X-A": "a\r\nX-B: b"}}, "what no header may hold"),
+        ({"headers": {"X-A": "日本"}}, "'X-A' to '日本', but headers hold Latin-1 only"),
+        ({"headers": {"X-日本": "a"}}, "'X-日本' to 'a', but headers hold Latin-1 only"),
+        ({"headers": {"X-A": ["a"]}}, "'X-A' to a list; expected text"),
     ],
     ids=str,
 )
@@ -186,6 +190,20 @@ def test_hooks_run_once_and_in_order(caplog: pytest.LogCaptureFixture) -> None:
         assert said == ["in a thread"]
     assert said[1:] == ["ended after ['first', 'second']", "really ended"]
     assert "the shutdown hook broken failed: ValueError: a hook that fails" in caplog.text
+
+
+def test_the_headers_of_an_answer_take_text_and_numbers() -> None:
+    """Anything else is said where it is set, in whatever way."""
+    headers = ResponseContext().headers
+    headers["X-A"] = 3
+    headers.append("X-A", 2.5)
+    assert headers.setdefault("X-B", 4) == headers["x-b"] == "4"
+    headers.update({"X-C": "é"})
+    assert headers.raw == [(b"x-a", b"3"), (b"x-a", b"2.5"), (b"x-b", b"4"), (b"x-c", b"\xe9")]
+    for set_header in (headers.append, headers.setdefault, headers.__setitem__):
+        for wrong in (None, b"a", "日本"):
+            with pytest.raises(ModelError, match="set the header 'X-D' to"):
+                set_header("X-D", wrong)
 
 
 def test_a_hook_has_no_request() -> None:

@@ -176,11 +176,54 @@ def test_names_and_routes_are_unique() -> None:
         svc.api(JSON(), JSON(), name="other", route="one")(one)
     assert repr(svc) == "<Service s [one]>"
 
-    class Named:
-        name = "twin"
-
     with pytest.raises(ConfigError, match="two runners called 'twin'"):
         Service("s", runners=[Named(), Named()])  # type: ignore[list-item]
+
+
+class Named:
+    """Has what a runner must have."""
+
+    name = "twin"
+
+
+class Convertible(Named):
+    """Has what a model has too."""
+
+    def to_runner(self) -> None:
+        """Make no runner."""
+
+
+@pytest.mark.parametrize(
+    ("runners", "expected"),
+    [
+        (Named(), "expected a list, `runners=.runner.`"),
+        ([Named(), Convertible()], "is a model; use `.to_runner\\(\\)`"),
+        ("digits", "'d' is no runner"),
+        ([5], "5 is no runner"),
+    ],
+    ids=["one", "model", "text", "number"],
+)
+def test_what_is_no_runner(runners: Any, expected: str) -> None:
+    """Said when the Service is declared."""
+    with pytest.raises(ConfigError, match=expected):
+        Service("s", runners=runners)
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "expected"),
+    [
+        ((one,), "input is <function one"),
+        ((), "input is missing"),
+        ((JSON(),), r"output is missing; .*@svc.api\(input=JSON\(\), output=JSON\(\)\)"),
+        ((JSON(), JSON), "output is <class"),
+        ((dict, JSON()), "input is <class 'dict'>"),
+    ],
+    ids=["no brackets", "empty brackets", "no output", "class", "annotation"],
+)
+def test_endpoints_have_two_descriptors(descriptors: Any, expected: str) -> None:
+    """Forgotten brackets are said when the endpoint is declared, not when it is called."""
+    with pytest.raises(ConfigError, match=expected):
+        Service("s").api(*descriptors)
 
 
 def test_descriptors_refuse_what_they_cannot_read_or_write() -> None:

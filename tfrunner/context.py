@@ -91,19 +91,55 @@ class RequestContext:
         return self._request.client.host if self._request.client else None
 
 
+class AnswerHeaders(MutableHeaders):
+    """The headers of an answer; what none can hold is refused where it is set."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, _header_text(key, value))
+
+    def setdefault(self, key: str, value: Any) -> str:
+        """Set a header unless there is one of that name; return what it is then."""
+        return super().setdefault(key, _header_text(key, value))
+
+    def append(self, key: str, value: Any) -> None:
+        """Add a header, also where there is one of that name."""
+        super().append(key, _header_text(key, value))
+
+
+def _header_text(name: Any, value: Any) -> str:
+    """Return the value of a header as text.
+
+    Raises:
+        ModelError: It is no text and no number, or has signs beyond Latin-1 (RFC 9110, 5.5).
+    """
+    text = str(value) if isinstance(value, (int, float)) else value
+    if not isinstance(text, str) or not isinstance(name, str):
+        raise ModelError(
+            f"the endpoint set the header {name!r} to a {type(value).__name__}; expected text"
+        )
+    try:
+        (name + text).encode("latin-1")
+    except UnicodeEncodeError:
+        raise ModelError(
+            f"the endpoint set the header {name!r} to {text!r}, but headers hold Latin-1 only; "
+            "encode it, with urllib.parse.quote for one"
+        ) from None
+    return text
+
+
 class ResponseContext:
     """What the answer has beside its body.
 
     Attributes:
         status_code: From 200 to 599.
-        headers: Further headers; names in any case. A Content-Type here goes before the
-            descriptor's.
+        headers: Further headers, text or numbers; names in any case. A Content-Type here goes
+            before the descriptor's.
         cookies: What `set_cookie` added.
     """
 
     def __init__(self) -> None:
         self.status_code = 200
-        self.headers = MutableHeaders()
+        self.headers = AnswerHeaders()
         self.cookies: list[Cookie] = []
 
     def __repr__(self) -> str:

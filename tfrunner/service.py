@@ -14,10 +14,14 @@ from tfrunner.config import check_positive
 from tfrunner.endpoint import RESERVED, Endpoint, F, check_function, check_route
 from tfrunner.errors import ConfigError
 from tfrunner.io import Descriptor
+from tfrunner.io.body import is_descriptor
 
 if TYPE_CHECKING:
     from tfrunner.api.service_app import ServiceApplication
     from tfrunner.runner import Runner
+
+NOT_SAID: Any = None
+"""What an endpoint's descriptors are where the brackets after `@svc.api` were forgotten."""
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -47,7 +51,7 @@ class Service:
             are answered 503 with Retry-After. None: any number.
 
     Raises:
-        ConfigError: Two runners have the same name, or the number is none.
+        ConfigError: One is no runner, two have the same name, or the number is none.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Service:
         if max_concurrency is not None:
             check_positive(f"Service {name!r}: max_concurrency", max_concurrency)
         self.name = name
-        self.runners = tuple(runners or ())
+        self.runners = _check_runners(name, runners)
         self.max_concurrency = max_concurrency
         self.endpoints: dict[str, Endpoint] = {}
         self.middlewares: list[Middleware] = []
@@ -95,8 +99,8 @@ class Service:
 
     def api(
         self,
-        input: Descriptor,
-        output: Descriptor,
+        input: Descriptor = NOT_SAID,
+        output: Descriptor = NOT_SAID,
         *,
         name: str | None = None,
         route: str | None = None,
@@ -118,8 +122,9 @@ class Service:
 
         Raises:
             ConfigError: The name or route is taken or not allowed, or the function does not
-                take what `input` reads.
+                take what `input` reads. Input or output is no descriptor.
         """
+        _check_descriptors(input=input, output=output)
 
         def declare(function: F) -> F:
             chosen = getattr(function, "__name__", "") if name is None else name
@@ -247,6 +252,36 @@ class Service:
         if self._app is None:
             self._app = ServiceApplication(self)
         return self._app
+
+
+def _check_runners(name: str, runners: Any) -> tuple[Runner, ...]:
+    """Return what a Service is given as its runners; refuse what is none."""
+    try:
+        found = tuple(runners or ())
+    except TypeError:
+        raise ConfigError(
+            f"Service {name!r}: runners={runners!r}; expected a list, `runners=[runner]`"
+        ) from None
+    for each in found:
+        if hasattr(each, "to_runner"):
+            raise ConfigError(f"Service {name!r}: {each!r} is a model; use `.to_runner()` of it")
+        if not hasattr(each, "name"):
+            raise ConfigError(
+                f"Service {name!r}: {each!r} is no runner; expected "
+                "`tfrunner.models.get(...).to_runner()`"
+            )
+    return found
+
+
+def _check_descriptors(**descriptors: Any) -> None:
+    """Refuse what is no descriptor: most of all the function, where brackets were forgotten."""
+    for name, each in descriptors.items():
+        if each is NOT_SAID or not is_descriptor(each):
+            said = "is missing" if each is NOT_SAID else f"is {each!r}"
+            raise ConfigError(
+                f"an endpoint's {name} {said}; expected a descriptor: "
+                "`@svc.api(input=JSON(), output=JSON())`"
+            )
 
 
 class Named(Protocol):

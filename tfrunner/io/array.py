@@ -15,12 +15,12 @@ from tfrunner.api.raw_body import NAME as RAW
 from tfrunner.api.raw_body import parse_raw
 from tfrunner.errors import ConfigError, InvalidInput, ModelError, NotAcceptable
 from tfrunner.io.body import BINARY, Body, check_type, media_type
+from tfrunner.io.fitting import cast, check_shape, is_shape
 from tfrunner.io.json_value import NAME as JSON
 from tfrunner.io.json_value import READ as JSON_TYPES
 from tfrunner.io.samples import array_schema, plain, with_example
-from tfrunner.specs import TensorSpec
+from tfrunner.io.text import in_utf8
 from tfrunner.tensors import DTYPES, STRING, Array, dtype_name
-from tfrunner.values import to_array
 
 FORMS = {"json": JSON, "npy": NPY, "raw": RAW}
 
@@ -35,13 +35,13 @@ class NumpyNdarray:
         dtype: What it is cast to; None: as it came (JSON: int64, float64, bool or text).
         enforce_dtype: Cast an array that has a dtype (.npy, raw) within its kind only, as
             float64 to float32 (NumPy's `same_kind`).
-        shape: What it must have, -1 where any size goes. An array of another shape with as many
-            values is reshaped.
+        shape: What it must have, -1 or None where any size goes. An array of another shape with
+            as many values is reshaped.
         enforce_shape: Reshape nothing.
         default_format: What is written: `json`, `npy` or `raw`.
 
     Raises:
-        ConfigError: There is no such dtype or format, or nothing to enforce.
+        ConfigError: There is no such dtype, shape or format, or nothing to enforce.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class NumpyNdarray:
         dtype: Any = None,
         *,
         enforce_dtype: bool = False,
-        shape: Sequence[int] | None = None,
+        shape: Sequence[int | None] | None = None,
         enforce_shape: bool = False,
         default_format: str = "json",
     ) -> None:
@@ -62,7 +62,7 @@ class NumpyNdarray:
             )
         self.dtype = None if dtype is None else _check_dtype(dtype)
         self.enforce_dtype = enforce_dtype
-        self.shape = None if shape is None else tuple(shape)
+        self.shape = None if shape is None else check_shape(shape, what="NumpyNdarray")
         self.enforce_shape = enforce_shape
         self.default_format = default_format
         self._example: Any = None
@@ -92,7 +92,7 @@ class NumpyNdarray:
         """Return the array of a body; it may be written to.
 
         Raises:
-            UnsupportedForm: It is neither JSON nor .npy nor raw.
+            UnsupportedForm: It is neither JSON nor .npy nor raw, or in a charset that is not read.
             InvalidInput: It is broken or cut off, or does not fit dtype and shape.
         """
         name = media_type(body.content_type)
@@ -102,7 +102,7 @@ class NumpyNdarray:
             array = self._cast(array, self.dtype or dtype_name(array))
         else:
             check_type(name, (*JSON_TYPES, NPY, RAW), what="an array")
-            array = self._parse_json(body.data)
+            array = self._parse_json(in_utf8(body))
         array = self._fit(array)
         return array if array.flags.writeable else array.copy()
 
@@ -119,7 +119,7 @@ class NumpyNdarray:
 
     def _cast(self, value: Any, dtype: str) -> Array:
         """Return a value as an array of a dtype, text as str."""
-        array = to_array(value, TensorSpec("array", dtype, None), "array")
+        array = cast(value, dtype, "array")
         return array if dtype != STRING else _decode(array)
 
     def _check_kind(self, array: Array) -> None:
@@ -132,7 +132,7 @@ class NumpyNdarray:
 
     def _fit(self, array: Array) -> Array:
         """Return the array in the shape that is asked for."""
-        if self.shape is None or _is_shape(array.shape, self.shape):
+        if self.shape is None or is_shape(array.shape, self.shape):
             return array
         if not self.enforce_shape:
             try:
@@ -164,6 +164,8 @@ class NumpyNdarray:
 
     def _to_write(self, value: Any) -> Array:
         array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+        if array.ndim == 0 and array.dtype.kind in "OSU" and not hasattr(value, "dtype"):
+            raise TypeError(f"it is a {type(value).__name__}; expected an array, or nested lists")
         if self.dtype is not None:
             self._check_kind(array)
             array = self._cast(array, self.dtype)
@@ -234,12 +236,6 @@ def _decode(strings: Array) -> Array:
     texts: Array = np.empty(len(flat), dtype=object)
     texts[:] = flat
     return texts.reshape(strings.shape)
-
-
-def _is_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        want in (-1, size) for size, want in zip(shape, wanted, strict=True)
-    )
 
 
 def _raw_headers(array: Array) -> dict[str, str]:

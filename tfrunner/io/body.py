@@ -62,6 +62,13 @@ class Descriptor(Protocol):
         """Return OpenAPI's `content` of such a body."""
 
 
+def is_descriptor(value: Any) -> bool:
+    """Return whether a value is a descriptor; the class of one is none."""
+    return not isinstance(value, type) and all(
+        callable(getattr(value, each, None)) for each in ("read", "write", "schema")
+    )
+
+
 def is_slow(descriptor: Descriptor) -> bool:
     """Return whether few bytes may take a descriptor long."""
     return bool(getattr(descriptor, "is_slow", False))

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tfrunner.errors import ConfigError, InvalidInput, ModelError, did_you_mean
 from tfrunner.io.body import BINARY, UNTOLD, Body, check_type, media_type
+from tfrunner.io.fitting import cast, check_shape, is_shape
 from tfrunner.io.frame_forms import read_csv, read_parquet, write_csv, write_parquet
 from tfrunner.io.frame_json import ORIENTS, read_json, to_plain, write_json
 from tfrunner.io.json_value import NAME as JSON
 from tfrunner.io.json_value import READ as JSON_TYPES
 from tfrunner.io.packages import require
 from tfrunner.io.samples import json_type, plain, with_example
-from tfrunner.specs import TensorSpec
+from tfrunner.io.text import in_utf8
 from tfrunner.tensors import DTYPES, STRING
-from tfrunner.values import to_array
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -39,7 +39,7 @@ class PandasDataFrame:
         apply_column_names: The columns are named so instead, one after the other.
         dtype: What all columns, or those of a dict by name, are cast to. Numbers are cast as
             those of predict requests are: what would change a value is refused.
-        shape: Rows and columns that it must have, -1 where any number goes.
+        shape: Rows and columns that it must have, -1 or None where any number goes.
         default_format: What is written, and what a body without Content-Type is: `json`, `csv`
             or `parquet`.
 
@@ -56,7 +56,7 @@ class PandasDataFrame:
         columns: Sequence[str] | None = None,
         apply_column_names: bool = False,
         dtype: str | Mapping[str, str] | None = None,
-        shape: Sequence[int] | None = None,
+        shape: Sequence[int | None] | None = None,
         default_format: str = "json",
     ) -> None:
         require("pandas", package="pandas", what="PandasDataFrame")
@@ -66,7 +66,8 @@ class PandasDataFrame:
             require("pyarrow.parquet", package="pyarrow", what="default_format='parquet'")
         if apply_column_names and columns is None:
             raise ConfigError("PandasDataFrame(apply_column_names=True) needs columns.")
-        if shape is not None and len(shape) != 2:
+        sizes = None if shape is None else check_shape(shape, what="PandasDataFrame")
+        if sizes is not None and len(sizes) != 2:
             raise ConfigError(f"PandasDataFrame(shape={shape!r}): expected rows and columns.")
         for each in dtype.values() if isinstance(dtype, Mapping) else [dtype] if dtype else []:
             _check_dtype(each)
@@ -74,7 +75,7 @@ class PandasDataFrame:
         self.columns = None if columns is None else tuple(columns)
         self.apply_column_names = apply_column_names
         self.dtype = dtype
-        self.shape = None if shape is None else tuple(shape)
+        self.shape = sizes
         self.default_format = default_format
         self._example: Any = None
 
@@ -113,7 +114,8 @@ class PandasDataFrame:
         """Return the frame of a body.
 
         Raises:
-            UnsupportedForm: It is neither JSON nor CSV nor Parquet, or pyarrow is not installed.
+            UnsupportedForm: It is neither JSON nor CSV nor Parquet, or in a charset that is not
+                read, or pyarrow is not installed.
             InvalidInput: It is broken or cut off, or does not fit columns, dtype and shape. The
                 message names the column.
             TooLarge: It has more values than are taken, or is Parquet that unpacks to more.
@@ -123,19 +125,20 @@ class PandasDataFrame:
         if name in UNTOLD:
             name = FORMS[self.default_format]
         if name == CSV:
-            frame = read_csv(body.data, self._text_columns())
+            frame = read_csv(in_utf8(body), self._text_columns())
         elif name in PARQUETS:
             frame = read_parquet(body.data)
         else:
-            frame = read_json(body.data, self.orient)
+            frame = read_json(in_utf8(body), self.orient)
         return self._check(frame)
 
     def _check(self, frame: DataFrame) -> DataFrame:
+        if frame.shape == (0, 0):  # no rows, which in JSON name no columns
+            named = self.dtype if isinstance(self.dtype, Mapping) else ()
+            frame = frame.reindex(columns=list(self.columns or named))
         if self.columns is not None:
             frame = self._name(frame) if self.apply_column_names else self._order(frame)
-        if self.shape is not None and any(
-            want not in (-1, size) for want, size in zip(self.shape, frame.shape, strict=True)
-        ):
+        if self.shape is not None and not is_shape(frame.shape, self.shape):
             raise InvalidInput(
                 f"the data frame has {frame.shape[0]} rows and {frame.shape[1]} columns; expected "
                 f"{list(self.shape)}, -1 for any number."
@@ -260,13 +263,24 @@ def _check_dtype(dtype: Any) -> None:
 
 def _cast_column(column: Series, dtype: str) -> Any:
     """Return a column as a dtype: ours as in predict requests, pandas' own as pandas does."""
-    if dtype in DTYPES and dtype != STRING and not DTYPES[dtype].hasobject:
-        name = str(column.name)
+    is_ours = dtype in DTYPES and dtype != STRING and not DTYPES[dtype].hasobject
+    if is_ours and not column.empty:  # an empty one has no dtype of its own
+        _check_whole(column, dtype)
         try:
-            return to_array(column, TensorSpec(name, dtype, None), name)
+            return cast(column, dtype, str(column.name))
         except InvalidInput as exc:
             raise InvalidInput("column" + exc.message.removeprefix("input")) from exc
     try:
         return column.astype(dtype)
     except (TypeError, ValueError, OverflowError) as exc:
         raise InvalidInput(f"column {column.name!r} cannot be cast to {dtype}: {exc}") from None
+
+
+def _check_whole(column: Series, dtype: str) -> None:
+    """Refuse a column that lacks values where its dtype has none for what is missing."""
+    if DTYPES[dtype].kind in "biu" and column.hasnans:
+        row = int(column.isna().to_numpy().argmax())
+        raise InvalidInput(
+            f"column {str(column.name)!r} has no value in row {row}, counted from 0; {dtype} "
+            "cannot hold what is missing."
+        )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tfrunner.errors import InvalidInput, TooLarge, UnsupportedForm
-from tfrunner.io.parquet_pages import measure
+from tfrunner.io.parquet_pages import Sizes, measure
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -83,25 +83,26 @@ def read_parquet(data: bytes) -> DataFrame:
             "this server reads no Parquet: it lacks pyarrow. Send JSON or CSV, or install "
             "tfrunner[io] where it runs."
         ) from None
+    rows = _rows_at_once(measure(data))
     try:
-        file = ParquetFile(BufferReader(data))
-        frame: DataFrame = _read_pieces(file, _rows_at_once(data, file)).to_pandas()
-    except (ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
+        frame: DataFrame = _read_pieces(ParquetFile(BufferReader(data)), rows).to_pandas()
+    except TooLarge:
+        raise
+    except Exception as exc:  # what pandas wrote into the file is read without any check
+        if isinstance(exc, MemoryError) and not isinstance(exc, ArrowException):
+            raise
         reason = " ".join(str(exc).split())
         raise InvalidInput(f"the body is no readable Parquet file: {reason}.") from None
     return frame
 
 
-def _rows_at_once(data: bytes, file: ParquetFile) -> int:
+def _rows_at_once(sizes: Sizes) -> int:
     """Return how many rows of a file are at most `MOST_BYTES`; refuse what would be more at once.
 
     No value is larger than its row group, and the pages say how large that is. What is not
     known beforehand: a row may hold lists, and a list one long text very often.
     """
-    head = file.metadata
-    groups = sum(head.row_group(place).num_rows for place in range(head.num_row_groups))
-    check_values(max(head.num_rows, groups), max(head.num_columns, 1))
-    sizes = measure(data, head)
+    check_values(sizes.rows, max(sizes.columns, 1))
     check_values(sizes.values, 1)
     if sizes.largest > MOST_BYTES:
         raise _unpacks_to_more()

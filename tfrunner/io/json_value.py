@@ -9,6 +9,7 @@ from tfrunner.errors import ConfigError, InvalidInput, ModelError
 from tfrunner.io.body import Body, check_type
 from tfrunner.io.packages import require
 from tfrunner.io.samples import plain, schema_of, with_example, without_references
+from tfrunner.io.text import in_utf8
 
 JSONSerializable = Union[str, int, float, bool, None, list[Any], dict[str, Any]]
 """What JSON can hold; for annotations."""
@@ -66,13 +67,14 @@ class JSON:
         """Return the value of a body; NaN, Infinity and -Infinity are numbers.
 
         Raises:
-            UnsupportedForm: Its Content-Type is that of something else.
+            UnsupportedForm: Its Content-Type is that of something else, or names a charset that
+                is not read.
             InvalidInput: It is no JSON, or the model refuses it; the message names the field.
         """
         check_type(body.content_type, READ, what="JSON")
         if self.pydantic_model is not None:
-            return self._validate(body.data)
-        value: JSONSerializable = json_text.parse(body.data)
+            return self._validate(in_utf8(body))
+        value: JSONSerializable = json_text.parse(in_utf8(body))
         return value
 
     def _validate(self, data: bytes) -> Any:

@@ -21,6 +21,7 @@ from tfrunner.io.body import (
     Descriptor,
     content_of,
     header_parameter,
+    is_descriptor,
     is_slow,
     media_type,
 )
@@ -176,16 +177,10 @@ def _check_field(name: str, descriptor: Any) -> None:
         raise ConfigError(f"Multipart: {name!r} cannot name a field: it is no identifier.")
     if hasattr(descriptor, "fields"):
         raise ConfigError(f"Multipart: the field {name!r} is a form itself; forms do not nest.")
-    if not _is_descriptor(descriptor):
+    if not is_descriptor(descriptor):
         raise ConfigError(
             f"Multipart: the field {name!r} is {descriptor!r}; expected a descriptor, as JSON()."
         )
-
-
-def _is_descriptor(value: Any) -> bool:
-    if isinstance(value, type):  # forgotten brackets
-        return False
-    return all(callable(getattr(value, each, None)) for each in ("read", "write", "schema"))
 
 
 def _property(content: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +192,7 @@ def _property(content: dict[str, Any]) -> dict[str, Any]:
 
 def _descriptor_of(value: Any) -> Descriptor:
     """Return the descriptor that fits a sample, or the sample if it is a descriptor."""
-    if _is_descriptor(value):
+    if is_descriptor(value):
         found: Descriptor = value
         return found
     if isinstance(value, str):

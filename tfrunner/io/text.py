@@ -60,11 +60,7 @@ class Text:
             InvalidInput: It is not in the encoding that it says.
         """
         check_type(body.content_type, READ, what="text")
-        charset = _charset(body.content_type)
-        try:
-            return body.data.decode(charset)
-        except UnicodeError as exc:
-            raise InvalidInput(f"the body is no text in {charset}: {exc}. Send UTF-8.") from None
+        return _decode(body, _charset(body.content_type))
 
     def write(self, value: Any) -> Body:
         """Return the body of text.
@@ -93,6 +89,26 @@ class Text:
     def schema(self) -> dict[str, Any]:
         """Return OpenAPI's `content`."""
         return {media_type(self.content_type): with_example({"type": "string"}, self._example)}
+
+
+def in_utf8(body: Body) -> bytes:
+    """Return the bytes of a body in UTF-8, whatever charset its Content-Type names.
+
+    Those that say UTF-8 are not looked at.
+
+    Raises:
+        UnsupportedForm: It is in an encoding that is not read.
+        InvalidInput: It is not in the encoding that it says.
+    """
+    charset = _charset(body.content_type)
+    return body.data if charset == "utf-8" else _decode(body, charset).encode()
+
+
+def _decode(body: Body, charset: str) -> str:
+    try:
+        return body.data.decode(charset)
+    except UnicodeError as exc:
+        raise InvalidInput(f"the body is no text in {charset}: {exc}. Send UTF-8.") from None
 
 
 def _charset(content_type: str) -> str:
