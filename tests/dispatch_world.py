@@ -37,6 +37,7 @@ class Asked:
     deadline: float
     fails: bool = False
     kills: bool = False
+    hungry: bool = False  # no memory is enough for it
     rows_back: list[int] = field(default_factory=list)
     failure: p.Failure | None = None
     cancelled: bool = False
@@ -55,7 +56,8 @@ class FakeWorker:
     """A worker process: what it holds, and the replies it has sent that may come late.
 
     `stopped`: it stands still, as after SIGSTOP: it neither works nor says hello. `stuck`: it
-    says hello, but its model does not return. `memory`: most rows that it can run.
+    says hello, but its model does not return. `memory`: most rows that it can run; `least`: the
+    fewest that it ever could.
     """
 
     identity: bytes
@@ -67,6 +69,7 @@ class FakeWorker:
     stopped: bool = False
     stuck: bool = False
     memory: int = 10**9
+    least: int = 10**9
     leaving: bool = False
     told_to_stop: bool = False
 
@@ -98,11 +101,16 @@ class World:
         self.epoch += 1
         core = Core(self.config, Predictive(), epoch=f"epoch-{self.epoch}", now=self.now)
         core.handle(b"supervisor", p.SupervisorHello("supervisor"), self.now)
-        for gateway in GATEWAYS:
-            segment = p.Segment(f"tfrunner:{gateway.decode()}:1", 1, 1, 2**20)
-            hello = p.Hello(gateway.decode(), f"epoch-{self.epoch}", segment)
-            core.handle(gateway, hello, self.now)
+        self._greet(core)
         return core
+
+    def _greet(self, core: Core) -> None:
+        """Let every gateway that is not gone say its hello."""
+        for gateway in GATEWAYS:
+            if gateway not in self.gone_gateways:
+                segment = p.Segment(f"tfrunner:{gateway.decode()}:1", 1, 1, 2**20)
+                hello = p.Hello(gateway.decode(), f"epoch-{self.epoch}", segment)
+                core.handle(gateway, hello, self.now)
 
     def start_worker(self) -> FakeWorker:
         """Start a worker, loaded and warm."""
@@ -142,10 +150,11 @@ class World:
             self._perform(send)
 
     def let_pass(self, seconds: float) -> None:
-        """Let time pass, with the hellos that workers say meanwhile."""
+        """Let time pass, with the hellos that gateways and workers say meanwhile."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + 0.5)
+            self._greet(self.core)
             for worker in list(self.workers.values()):
                 if worker.alive and not worker.stopped:
                     self.announce(worker)
@@ -161,6 +170,7 @@ class World:
         timeout: float = 1e6,
         fails: bool = False,
         kills: bool = False,
+        hungry: bool = False,
         client: str = "",
         priority: int = 0,
         lent: bool = False,
@@ -170,10 +180,15 @@ class World:
         number = len(self.asked) + 1
         bodies = (gateway + b":%d" % number, *([p.Place(4096 * number, length)] * lent))
         request = p.Request(number, MODEL, method, layout, rows, timeout, client, bodies, priority)
-        asked = Asked(gateway, request, self.now + timeout, fails, kills, lent=lent)
+        asked = Asked(gateway, request, self.now + timeout, fails, kills, hungry, lent=lent)
         self.asked[gateway, number] = asked
         self.tell(gateway, p.Submit((request,)))
         return asked
+
+    def lose_memory(self, worker: FakeWorker, rows: int) -> None:
+        """Let a worker's device hold only so many rows from now on."""
+        worker.memory = rows
+        worker.least = min(worker.least, rows)
 
     def cancel(self, asked: Asked) -> None:
         """Withdraw a request."""
@@ -189,7 +204,7 @@ class World:
             return
         worker.held.pop(0)
         worker.runs_suspect = False
-        if message.rows > worker.memory:
+        if message.rows > worker.memory or any(asked.hungry for asked in askeds):
             text = "no memory"
             failed = p.BatchFailed(message.batch, message.attempt, "out_of_memory", text)
             self.tell(worker.identity, failed)
@@ -458,6 +473,7 @@ class TimedWorld(World):
                 _, _, worker = heapq.heappop(self._ends)
                 self.finish(worker, self._seconds[worker.held[0].batch])
             else:
+                self._greet(self.core)
                 for worker in self.workers.values():
                     self.announce(worker)
                 self.step()

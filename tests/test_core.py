@@ -245,13 +245,13 @@ def test_one_bad_request_among_32_fails_alone(culprit):
 
 
 def test_a_model_that_always_fails_costs_a_bounded_number_of_runs():
-    """When the runs of a bisection are spent, the suspects left fail together."""
+    """Halves down to one request are 2 n - 1 runs, the first one counted; each fails by itself."""
     world = World(bound=64, workers=0)
     asked = [world.submit(fails=True) for _ in range(64)]
     world.start_worker()
     world.finish_all()
     assert all(a.failure.code == "model_error" for a in asked)
-    assert len(world.sizes) <= 1 + 4 * 6 + 4
+    assert len(world.sizes) == 2 * 64 - 1
 
 
 def test_new_requests_wait_behind_a_bisection_and_are_not_drawn_into_it():

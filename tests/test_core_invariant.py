@@ -25,11 +25,13 @@ from tests.dispatch_world import FakeWorker, World
 from tfrunner import protocol as p
 from tfrunner.dispatcher.assignment import Assignment
 from tfrunner.dispatcher.batches import Accepted, Batch, Piece
+from tfrunner.dispatcher.flows import Line
 from tfrunner.dispatcher.outbox import Outbox
-from tfrunner.dispatcher.queues import Queue
+from tfrunner.dispatcher.queues import SPARE, Queue
 from tfrunner.dispatcher.recovery import Recovery
 from tfrunner.dispatcher.requests import Requests
 from tfrunner.dispatcher.roster import Roster
+from tfrunner.dispatcher.states import RequestState
 from tfrunner.dispatcher.workers import Worker
 
 GATEWAYS = (b"a", b"b", b"c")
@@ -47,7 +49,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         rows=st.integers(0, 11),
         layout=st.sampled_from([b"L", b"M"]),
         method=st.sampled_from(["__call__", "__call__", "__call__", "single", "once"]),
-        kind=st.sampled_from(["good", "good", "good", "good", "fails", "kills"]),
+        kind=st.sampled_from(["good", "good", "good", "good", "fails", "kills", "hungry"]),
         timeout=st.sampled_from([0.5, 5.0, 1e6]),
         lent=st.booleans(),
     )
@@ -63,18 +65,31 @@ class DispatcherMachine(RuleBasedStateMachine):
             timeout=timeout,
             fails=kind == "fails",
             kills=kind == "kills",
+            hungry=kind == "hungry",
             lent=lent,
         )
 
-    @rule(kinds=st.lists(st.sampled_from(["good", "good", "fails", "kills"]), max_size=6))
+    @rule(kinds=st.lists(st.sampled_from(["good", "good", "fails", "kills", "hungry"]), max_size=6))
     def submit_many(self, kinds):
         """Several callers ask for one row each: what batches are made of."""
         for index, kind in enumerate(kinds):
             gateway = GATEWAYS[index % len(GATEWAYS)]
             if gateway not in self.world.gone_gateways:
                 self.world.submit(
-                    gateway=gateway, fails=kind == "fails", kills=kind == "kills", lent=index < 3
+                    gateway=gateway,
+                    fails=kind == "fails",
+                    kills=kind == "kills",
+                    hungry=kind == "hungry",
+                    lent=index < 3,
                 )
+
+    @rule(gateway=st.sampled_from(GATEWAYS), requests=st.integers(1, 40), client=st.booleans())
+    def ask_and_leave(self, gateway, requests, client):
+        """Callers ask, and leave at once: what waits among them still waits."""
+        if gateway not in self.world.gone_gateways:
+            for number in range(requests):
+                name = f"client-{number % 3}" if client else ""
+                self.world.cancel(self.world.submit(gateway=gateway, client=name))
 
     def _worker(self, data, *, busy: bool) -> FakeWorker | None:
         choice = [
@@ -131,7 +146,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def lose_memory(self, data, rows):
         """A device can hold only so many rows."""
         if (worker := self._worker(data, busy=False)) is not None:
-            worker.memory = rows
+            self.world.lose_memory(worker, rows)
 
     @precondition(lambda self: self.world.fences)
     @rule()
@@ -187,6 +202,35 @@ class DispatcherMachine(RuleBasedStateMachine):
             for key in ("queued_requests", "queued_rows", "queued_bytes"):
                 assert model[key] >= 0, f"{key} is {model[key]}"
 
+    @invariant()
+    def only_culprits_fail(self):
+        """What fails as bad was bad, whatever it sat with."""
+        for asked in self.world.asked.values():
+            code = "" if asked.failure is None else asked.failure.code
+            assert code != "model_error" or asked.fails, "an innocent request failed"
+            if code == "out_of_memory" and asked.request.method == "__call__":
+                assert asked.hungry, "a request failed for which there was memory"
+
+    @invariant()
+    def limits_are_those_of_memories(self):
+        """A request for which no memory is enough takes nothing from those after it."""
+        told = self.world.core.snapshot(self.world.now)["workers"]
+        for worker in self.world.workers.values():
+            limit = told.get(worker.name, {}).get("limit", self.world.bound)
+            needed = min(self.world.bound, (worker.least + 2) // 2)
+            assert limit >= needed, f"{limit} rows, though {worker.least} fit into memory"
+
+    @invariant()
+    def nothing_is_kept_of_what_is_over(self):
+        """What the bounds of the queue count is all that the queue holds."""
+        for model in self.world.core._models.values():
+            for queue in model.queues.values():
+                kept = queue._arrivals
+                assert len(kept) <= 2 * queue.requests + SPARE, "requests pile up that are closed"
+                for accepted in kept:
+                    is_over = accepted.state in (RequestState.FAILED, RequestState.DROPPED)
+                    assert not (is_over and accepted.request.bodies), "bodies are kept for nobody"
+
     def teardown(self):
         """In the end everybody who still waits has been answered."""
         world = self.world
@@ -203,6 +247,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             if not world.open_requests() and not any(w.held for w in world.workers.values()):
                 break
             world.let_pass(10.0)
+        self.only_culprits_fail()
+        self.limits_are_those_of_memories()
+        self.nothing_is_kept_of_what_is_over()
         assert not world.unreleased(), "shared memory is never free again"
         left = world.open_requests()
         assert not left, f"{len(left)} requests were lost: {left[:3]}"
@@ -392,10 +439,67 @@ def hangs_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def memory_limit_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are lost when a batch is cut for a smaller memory."""
+    from tfrunner.dispatcher import recovery
+
+    original = recovery.chunks
+    monkeypatch.setattr(recovery, "chunks", lambda pieces, rows: original(pieces, rows)[:1])
+
+
+def rows_lost_at_a_known_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are lost when a batch is cut for a memory that is known to be small."""
     from tfrunner.dispatcher import assignment
 
     original = assignment.chunks
     monkeypatch.setattr(assignment, "chunks", lambda pieces, rows: original(pieces, rows)[:1])
+
+
+def limit_lowered_for_a_culprit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that does not fit lowers the limit, whatever becomes of its parts."""
+    original = Recovery._shrink
+
+    def shrink(self: Recovery, model, worker: Worker, batch: Batch, pieces) -> bool:
+        can_be_cut = original(self, model, worker, batch, pieces)
+        if can_be_cut:
+            method = batch.pieces[0].owner.request.method
+            worker.limits[method] = min(worker.limits.get(method, 10**9), batch.rows // 2)
+        return can_be_cut
+
+    monkeypatch.setattr(Recovery, "_shrink", shrink)
+
+
+def culprits_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sits with a culprit in a half that fails too fails with it."""
+    original = Recovery.isolate
+
+    def isolate(self: Recovery, model, worker: Worker, batch: Batch, failed) -> None:
+        if not batch.halved:
+            return original(self, model, worker, batch, failed)
+        batch.move("fail")
+        return self._fail_all([piece for piece in batch.pieces if piece.owner.is_open], failed)
+
+    monkeypatch.setattr(Recovery, "isolate", isolate)
+
+
+def bodies_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody waits for any more keeps its bodies, which nothing counts."""
+    monkeypatch.setattr(Accepted, "drop_bodies", lambda self: None)
+
+
+def closed_requests_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queues let go of nothing that was withdrawn behind one that waits."""
+    monkeypatch.setattr(Queue, "_tidy", lambda self: None)
+
+
+def waiting_requests_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With those that were withdrawn one is let go that waits."""
+    original = Line.tidy
+
+    def tidy(self: Line) -> None:
+        original(self)
+        if self._row:
+            self._row.popleft()
+
+    monkeypatch.setattr(Line, "tidy", tidy)
 
 
 def released_at_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +562,12 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     leaving_workers_given_work,
     hangs_not_noticed,
     memory_limit_forgotten,
+    rows_lost_at_a_known_limit,
+    limit_lowered_for_a_culprit,
+    culprits_counted,
+    bodies_kept,
+    closed_requests_kept,
+    waiting_requests_let_go,
     released_at_timeout,
     released_before_the_fence,
     never_released,

@@ -120,7 +120,8 @@ def test_what_never_fits_makes_nobody_give_way():
     world = World(workers=0, queue_bytes=1000)
     waiting = [world.submit(gateway=b"a", client="one") for _ in range(4)]
     huge = world.submit(gateway=b"b", client="two", priority=8, lent=True, length=2**40)
-    assert huge.failure is not None and huge.failure.code == "overloaded"
+    assert huge.failure is not None and huge.failure.code == "too_large"
+    assert huge.failure.retry_after is None and "1000" in huge.failure.message
     assert not any(asked.failure for asked in waiting)
 
 

@@ -116,3 +116,20 @@ def test_rows_that_come_at_one_moment_are_counted():
             request = p.Request(number, "m:1", "__call__", b"L", 1, 1.0, "", (b"",))
             forecast.expect(Accepted(b"g", request, 1.0 + moment))
     assert forecast.together == pytest.approx(10.0, rel=0.02)
+
+
+@pytest.mark.parametrize("bound", [1, 8])
+def test_each_batch_key_is_expected_to_take_what_its_own_batches_take(bound):
+    """Small shapes are not refused because large ones of the same method take 200 times as long."""
+    seconds = {b"large": 2.0, b"small": 0.01}
+    world = World(bound=bound)
+    for index in range(40):
+        layout = b"large" if index % 2 else b"small"
+        world.submit(layout=layout)
+        finish(world, seconds[layout])
+        world.now += 2.5
+    world.submit(layout=b"large")
+    small = [world.submit(layout=b"small", timeout=5.0) for _ in range(100)]
+    assert not [each for each in small if each.failure], "a second of work in all"
+    large = [world.submit(layout=b"large", timeout=20.0) for _ in range(20 * bound)]
+    assert any(each.failure for each in large), "40 seconds of work"

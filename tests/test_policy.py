@@ -11,7 +11,7 @@ from tfrunner.dispatcher.batches import Accepted
 from tfrunner.dispatcher.costs import CostTable
 from tfrunner.dispatcher.drift import LIKELY_RUNS
 from tfrunner.dispatcher.flows import Shares
-from tfrunner.dispatcher.policy import Hold, View, WorkConserving
+from tfrunner.dispatcher.policy import Hold, View
 from tfrunner.dispatcher.predictive import EXPLORE, Predictive
 from tfrunner.dispatcher.queues import Queue
 
@@ -358,6 +358,6 @@ def test_queues_without_work_are_left_out_and_the_older_goes_first():
 
 def test_the_hold_waits_for_requests_and_then_lets_all_go():
     """For tests that need to know what is merged."""
-    held = Hold(WorkConserving(), 3)
+    held = Hold(Predictive(), 3)
     assert held.size(queue_of(1, 1), view(AFFINE)).rows == 0
     assert held.size(queue_of(1, 1, 1), view(AFFINE)).rows == 3

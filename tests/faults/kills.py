@@ -17,7 +17,7 @@ from tests.faults.load import under_load
 from tests.faults.report import RESET
 from tests.faults.scenario import Findings, Plan, Scenario, chosen_rate, ways
 from tests.faults.ways import HttpWay
-from tests.leftovers import memory_files
+from tests.leftovers import MARK, memory_files
 from tfrunner.testing import ServedClient
 
 GONE_SECONDS = 5.0
@@ -123,7 +123,8 @@ async def supervisor_kill(server: ServedClient, plan: Plan) -> Findings:
     findings = Findings()
     everybody = s.processes(server)
     directory, address = s.run_directory(server), server.http_address
-    files = memory_files()
+    mark = os.environ.get(MARK, "")
+    files = memory_files(mark)
     async with ways(server) as way:
         rate = await chosen_rate(way, findings)
         async with under_load(way, rate, timeout=5.0) as report:
@@ -136,7 +137,8 @@ async def supervisor_kill(server: ServedClient, plan: Plan) -> Findings:
     left = [process for process in everybody if not s.is_gone(process)]
     findings.require(not left, f"processes outlived the supervisor: {left}")
     findings.require(not directory.exists(), f"the run directory was left: {_names(directory)}")
-    findings.require(memory_files() <= files, f"memory files: {memory_files() - files}")
+    left_files = memory_files(mark) - files
+    findings.require(not left_files, f"memory files were left: {left_files}")
     findings.require(not _listens(address), f"somebody still listens at {address}")
     findings.require(report.wrong == 0, f"{report.wrong} wrong answers")
     hung = [x for x in report.sent if x.code == "hung"]

@@ -83,7 +83,9 @@ class Assignment:
         return model.team.pick_idle(lambda w: model.costs(queue.method, w).predict(rows))
 
     def _view(self, model: Model, queue: Queue, worker: Worker, now: float) -> View:
-        most = min(queue.bound, worker.limit) if model.is_batchable(queue.method) else 1
+        most = 1
+        if model.is_batchable(queue.method):
+            most = worker.limits.get(queue.method, queue.bound)
         sizes = model.allowed(queue.method, most)
         is_idle = not worker.batches
         batch = None if is_idle else worker.batches[0]
@@ -135,14 +137,12 @@ class Assignment:
             suspects = [piece for piece in pieces if piece.owner.deaths]
             queue.reruns.extendleft(Rerun([s], rerun.attempt, alone=True) for s in suspects)
             pieces = [piece for piece in pieces if not piece.owner.deaths]
-        if (
-            model.is_batchable(queue.method)
-            and sum(p.stop - p.start for p in pieces) > worker.limit
-        ):
-            parts = chunks(pieces, worker.limit)
+        limit = worker.limits.get(queue.method)
+        if limit is not None and sum(p.stop - p.start for p in pieces) > limit:
+            parts = chunks(pieces, limit)
             queue.reruns.extendleft(rerun._replace(pieces=part) for part in reversed(parts))
         elif pieces:
-            reason = "alone" if rerun.alone else "bisect" if rerun.bisection else "requeued"
+            reason = "alone" if rerun.alone else "bisect" if rerun.halved else "requeued"
             self._start(model, rerun._replace(pieces=pieces), worker, reason, now)
         return True
 
@@ -166,12 +166,13 @@ class Assignment:
         """Note what the batch will probably take, padded to an allowed size."""
         method = batch.pieces[0].owner.request.method
         batch.costs = model.costs(method, worker)
-        sizes = model.allowed(method, worker.limit)
+        sizes = model.allowed(method, worker.limits.get(method, worker.largest))
         at = bisect_left(sizes, batch.rows)
         if batch.rows and at < len(sizes):
             batch.padded = sizes[at] - batch.rows
         if batch.costs.is_known:
-            batch.expected = batch.costs.predict(batch.rows + batch.padded)
+            batch.pace = batch.pieces[0].owner.queue.pace
+            batch.expected = batch.costs.predict(batch.rows + batch.padded) * batch.pace
 
     def _count_out(self, model: Model, pieces: list[Piece], now: float) -> None:
         """Count requests of which no row waits any more out of the queue."""
@@ -187,7 +188,7 @@ def _unsure(batch: Batch) -> float:
     """Return the seconds by which a running batch may well take longer than expected."""
     if not batch.expected or batch.costs is None:
         return 0.0
-    return max(0.0, batch.costs.upper(batch.rows + batch.padded) - batch.expected)
+    return max(0.0, batch.costs.upper(batch.rows + batch.padded) * batch.pace - batch.expected)
 
 
 def _reason(choice: Choice, view: View) -> str:

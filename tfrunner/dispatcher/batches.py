@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from tfrunner.dispatcher.costs import CostTable
@@ -17,6 +17,7 @@ from tfrunner.protocol import BlockFor, Part, PartsOf, Place, Request, RunBatch,
 
 if TYPE_CHECKING:
     from tfrunner.dispatcher.flows import Account
+    from tfrunner.dispatcher.memory import Shortage
     from tfrunner.dispatcher.queues import Queue
 
 
@@ -25,7 +26,7 @@ class Accepted:
 
     Attributes:
         weight: Its rows, at least one: a request of no rows takes a place too.
-        size: Bytes of its bodies.
+        size: Bytes of its bodies and of their layout.
         taken: Rows that have been put into batches.
         remaining: Rows that have not been answered.
         deaths: Workers that died while they ran it.
@@ -55,7 +56,7 @@ class Accepted:
         self.is_lent = False
         self.segment: Segment | None = None
         self.holders = 0
-        self.size = 0
+        self.size = len(request.layout)
         for body in request.bodies:
             self.size += len(body)
             if type(body) is Place:
@@ -75,6 +76,20 @@ class Accepted:
         """Change the state; only an open request can."""
         self.state = move(REQUEST_MOVES, self.state, event)
 
+    def drop_bodies(self) -> None:
+        """Let go of what it carries: nobody will run it any more.
+
+        Queues may keep it for a while, and count nothing for it.
+        """
+        request = self.request
+        layout = request.layout if self.taken else b""  # of those that ran something is learned
+        self.request = Request(
+            *(request.id, request.model, request.method, layout, request.rows),
+            *(request.timeout, request.client),
+            (),
+            request.priority,
+        )
+
     def __repr__(self) -> str:
         return f"<Accepted {self.request.id} [{self.state.value} | {self.request.rows} rows]>"
 
@@ -87,29 +102,18 @@ class Piece(NamedTuple):
     stop: int
 
 
-class Bisection:
-    """How many more runs a failed batch may cost to find its culprits.
-
-    One culprit among n needs 2 log2 n runs; twice that finds a few of them. When the runs are
-    spent, the suspects that are left fail together.
-    """
-
-    __slots__ = ("runs_left",)
-
-    def __init__(self, requests: int) -> None:
-        self.runs_left = 4 * math.ceil(math.log2(max(2, requests))) + 4
-
-
 class Rerun(NamedTuple):
     """Pieces that must be run again exactly like this, before anything that is new.
 
-    `alone`: nothing else may be on the worker, because it may kill it.
+    `alone`: nothing else may be on the worker, because it may kill it. `halved`: it is part of
+    a batch that failed. `shortage`: it is part of a batch for which memory was too small.
     """
 
     pieces: list[Piece]
     attempt: int
     alone: bool = False
-    bisection: Bisection | None = None
+    halved: bool = False
+    shortage: Shortage | None = None
 
 
 class Batch:
@@ -122,14 +126,26 @@ class Batch:
         padded: Rows that the worker adds to reach an allowed size.
         costs: What was known of its method on its worker, and learns from it.
         expected: Seconds that it was predicted to run; 0 where nothing was known.
+        pace: What batches of its key take over what those of its method do, as of then.
         ends: When it was predicted to be back; infinity where nothing was known.
         latest: When it would be so late that the prediction is worth nothing.
         lent: The owners of its pieces whose bodies lie in shared memory, once for each piece.
     """
 
     __slots__ = (
-        *("alone", "attempt", "bisection", "costs", "ends", "expected", "groups", "id"),
-        *("latest", "lent", "padded", "pieces", "rows", "sent", "started", "state", "waited"),
+        *("alone", "attempt", "costs", "ends", "expected", "groups", "halved", "id", "latest"),
+        *(
+            "lent",
+            "pace",
+            "padded",
+            "pieces",
+            "rows",
+            "sent",
+            "shortage",
+            "started",
+            "state",
+            "waited",
+        ),
     )
 
     def __init__(self, number: int, rerun: Rerun) -> None:
@@ -137,14 +153,16 @@ class Batch:
         self.attempt = rerun.attempt
         self.pieces = rerun.pieces
         self.alone = rerun.alone
-        self.bisection = rerun.bisection
+        self.halved = rerun.halved
+        self.shortage = rerun.shortage
         self.started = 0.0
         self.sent = 0.0
         self.waited = 0.0
         self.padded = 0
         self.costs: CostTable | None = None
         self.expected = 0.0
-        self.ends = self.latest = math.inf
+        self.pace = 1.0
+        self.ends = self.latest = inf
         self.state = BatchState.STAGED
         self.lent = [piece.owner for piece in rerun.pieces if piece.owner.is_lent]
         self.groups = group(rerun.pieces)
@@ -183,7 +201,9 @@ class Batch:
             if sent.gateway != back.gateway or len(sent.parts) != len(spans):
                 return False
             for part, span in zip(sent.parts, spans, strict=True):
-                if (part.request, part.start, part.stop) != (span.request, span.start, span.stop):
+                if part.request != span.request or part.start != span.start:
+                    return False
+                if part.stop != span.stop:
                     return False
         return True
 

@@ -28,8 +28,9 @@ from tfrunner.dispatcher.told import Told
 SILENCE_SECONDS = 1.0
 """A gateway that owes us a Hello for so long is sent a Welcome: it fails to leave if it is gone."""
 
-MOST_GIVEN_UP = 8
-"""So many requests at most are given up for the bytes of another client's."""
+STOOD_STILL_SECONDS = 2.0
+"""A look round that comes so much too late: this process stood still (SIGSTOP, a suspended machine),
+and perhaps all did. (The supervisor asks each second, so there is always somebody to wake it.)"""
 
 FORGET_SECONDS = 60.0
 """A gateway that waits for nothing and is silent for so long is forgotten."""
@@ -110,8 +111,11 @@ class Core:
 
     def _look_around(self, now: float) -> None:
         """Fence workers that hang; send to silent gateways: the shell learns if they are gone."""
-        self._next_look = now + SILENCE_SECONDS
-        self._roster.fence_hung(now)
+        late, self._next_look = now - self._next_look, now + SILENCE_SECONDS
+        if late > STOOD_STILL_SECONDS:
+            self._roster.hear_all(now)
+        else:
+            self._roster.fence_hung(now)
         for gateway in self._requests.silent_gateways(now - SILENCE_SECONDS):
             self._out.to_frontend(gateway, p.Welcome(self.epoch))
         self._requests.forget_gateways(now - FORGET_SECONDS)
@@ -197,19 +201,13 @@ class Core:
         elif self._draining:
             text = "the server is shutting down"
             self._requests.refuse(accepted, "unavailable", text, reason="draining", retry_after=1.0)
-        elif model.state == "unavailable":
+        elif model.reason and model.state == "unavailable":
             text = f"model {model.tag} cannot be served: {model.reason}"
             self._requests.refuse(
                 accepted, "unavailable", text, reason="model_unavailable", retry_after=5.0
             )
-        elif not self._has_room(model, accepted):
-            text = (
-                f"the queue of {model.tag} is full ({model.queued_requests} requests, "
-                f"{model.queued_bytes} bytes); try again later."
-            )
-            self._requests.refuse(
-                accepted, "overloaded", text, reason="queue_full", retry_after=model.retry_after()
-            )
+        elif not self._has_room(model, accepted) and not self._make_room(model, accepted):
+            self._refuse_room(model, accepted)
         elif model.is_hopeless(accepted):
             text = (
                 f"{model.queued_requests} requests of {model.tag} wait; this one would probably "
@@ -222,18 +220,35 @@ class Core:
             self._requests.accept(accepted)
 
     def _has_room(self, model: Model, accepted: Accepted) -> bool:
-        """Whether a request can be queued; a client with more than its share gives way."""
+        """Whether a request can be queued; what it will cost is counted also if it cannot."""
         model.expect(accepted)
-        if accepted.size > model.served.queue_bytes:
-            return False  # nobody gives way to what never fits
-        for _ in range(MOST_GIVEN_UP):
-            if model.has_room(accepted):
-                return True
-            last = model.who_gives_way(accepted)
-            if last is None:
-                return False
-            self._requests.displace(last)
         return model.has_room(accepted)
+
+    def _make_room(self, model: Model, accepted: Accepted) -> bool:
+        """Let clients with more than their share give way; return whether that makes room."""
+        if model.is_hopeless(accepted):
+            return False
+        given_up = model.who_give_way(accepted)
+        for each in given_up:
+            self._requests.displace(each)
+        return bool(given_up)
+
+    def _refuse_room(self, model: Model, accepted: Accepted) -> None:
+        """Refuse a request for which the queue is full, or too small even if nothing waits."""
+        if accepted.size > model.served.queue_bytes:
+            text = (
+                f"the request has {accepted.size} bytes, more than the queue of {model.tag} ever "
+                f"holds ({model.served.queue_bytes}): send it in parts, or set --queue-bytes."
+            )
+            self._requests.refuse(accepted, "too_large", text)
+        else:
+            text = (
+                f"the queue of {model.tag} is full ({model.queued_requests} requests, "
+                f"{model.queued_bytes} bytes); try again later."
+            )
+            self._requests.refuse(
+                accepted, "overloaded", text, reason="queue_full", retry_after=model.retry_after()
+            )
 
     def _lose(self, link: str, peer: bytes) -> None:
         """A message could not leave: a gateway's work is dropped, a worker is fenced."""
@@ -252,6 +267,7 @@ class Core:
             "uptime": now - self._started,
             "models": {tag: model.as_data() for tag, model in self._models.items()},
             "workers": {name: worker.as_data() for name, worker in self._roster.workers.items()},
+            "open_requests": self._requests.open,
             "processes": list(self._processes),
             "counters": self._counters,
         }

@@ -8,8 +8,9 @@ account the earliest deadline goes first, with aging.
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappop, heappush
+from collections import Counter, deque
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 from math import exp
 from typing import Any
 
@@ -27,7 +28,7 @@ STEP = 0.002
 """Seconds over which rates are decayed; that a first amount stands for; between two looks."""
 
 MOST_ACCOUNTS = 1024
-"""Accounts above this number are forgotten once they are owed and owe nothing."""
+"""Above so many accounts, or twice those that are kept then, some without work are forgotten."""
 
 NAMED_CLIENTS = 32
 """Clients that are counted by name; those that come later are counted together."""
@@ -96,7 +97,9 @@ class Shares:
 
     def __init__(self) -> None:
         self._accounts: dict[tuple[str, int], Account] = {}
+        self._room = MOST_ACCOUNTS  # so many accounts may there be before some are forgotten
         self._clock = 0.0
+        self._latest = 0.0  # the latest start of all
         self.active = 0
         self.weight = 0.0
         self.work = 0.0
@@ -107,7 +110,7 @@ class Shares:
         key = (client, priority)
         account = self._accounts.get(key)
         if account is None:
-            if len(self._accounts) >= MOST_ACCOUNTS:
+            if len(self._accounts) >= self._room:
                 self._forget()
             account = self._accounts[key] = Account(client, priority, self._clock)
         return account
@@ -126,6 +129,7 @@ class Shares:
             self.weight -= account.weight
         else:
             self.weight = self.work = 0.0  # no rounding error outlives the work
+            self._clock = self._latest  # whoever comes next begins anew, all are even
 
     def charge(self, account: Account, work: float) -> None:
         """Let an account pay for work that starts now, and for what it owes."""
@@ -135,13 +139,19 @@ class Shares:
         if due > 0:
             account.owed = 0.0
             account.start += due / account.weight
+            if account.start > self._latest:
+                self._latest = account.start
         else:
             account.owed = due
 
-    def largest(self) -> Account | None:
-        """Return the account that has the most requests waiting for its weight."""
+    def largest(self, given: Counter[Account]) -> Account | None:
+        """Return the account that has the most requests waiting for its weight.
+
+        Args:
+            given: Requests of each that do not count.
+        """
         accounts = self._accounts.values()
-        return max(accounts, key=lambda each: each.requests / each.weight, default=None)
+        return max(accounts, key=lambda a: (a.requests - given[a]) / a.weight, default=None)
 
     def settle(self, account: Account, charged: float, actual: float) -> None:
         """Take in what work really took, in seconds: shares are of device time."""
@@ -153,10 +163,17 @@ class Shares:
         self.seconds[client] = self.seconds.get(client, 0.0) + actual
 
     def _forget(self) -> None:
-        """Forget accounts without work that would start where a new one does."""
+        """Forget accounts without work: those that would start where a new one does.
+
+        Of the others, which were given more than their share lately, the furthest ahead are kept.
+        """
         clock = self._clock
         kept = {k: a for k, a in self._accounts.items() if a.requests or a.start > clock}
+        idle = sorted((k for k, a in kept.items() if not a.requests), key=lambda k: kept[k].start)
+        for key in idle[: -MOST_ACCOUNTS // 2]:
+            del kept[key]
         self._accounts = kept
+        self._room = max(MOST_ACCOUNTS, 2 * len(kept))
 
     def as_data(self) -> dict[str, Any]:
         """Return the device time by client, as plain data."""
@@ -192,9 +209,18 @@ class Line:
             return late[0][2]
         return row[0][1] if row else None
 
-    def last(self) -> Accepted | None:
-        """Return the last request of which no row was taken yet, as far as it came in order."""
-        return next((a for _, a in reversed(self._row) if not a.taken), None)
+    def from_last(self) -> Iterator[Accepted]:
+        """Yield the requests of which no row was taken yet, the last first, if in order."""
+        row = self._row
+        while row and row[-1][1].taken == row[-1][1].weight:
+            row.pop()
+        return (a for _, a in reversed(row) if not a.taken)
+
+    def tidy(self) -> None:
+        """Let go of the requests of which no row waits."""
+        self._row = deque(each for each in self._row if each[1].taken < each[1].weight)
+        self._late = [each for each in self._late if each[2].taken < each[2].weight]
+        heapify(self._late)
 
 
 class Flow:

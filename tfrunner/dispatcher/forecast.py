@@ -127,7 +127,7 @@ class Forecast:
             self._moment, self._salvo = accepted.arrived, accepted.weight
         lately = self._lately.get(accepted.request.method)
         if lately is not None:
-            accepted.cost = accepted.weight * lately.row_seconds
+            accepted.cost = accepted.weight * lately.row_seconds * accepted.queue.pace
             demand = self._demand
             demand.fresh += accepted.cost
             if accepted.arrived - demand.at > STEP:
@@ -153,7 +153,8 @@ class Forecast:
             return False  # it came in the same step as those before it, and leaves with them
         time = accepted.deadline - accepted.arrived
         patience = PRUDENCE * time
-        if self._shares.work / len(team) + 2 * lately.full_seconds <= patience:
+        full_seconds = lately.full_seconds * queue.pace
+        if self._shares.work / len(team) + 2 * full_seconds <= patience:
             return False
         if self._wait(accepted, lately, time) <= patience:
             return False
@@ -161,7 +162,7 @@ class Forecast:
         account = accepted.account
         weight = self._shares.weight + (0.0 if account.requests else account.weight)
         ahead = account.work * weight / account.weight
-        return ahead >= self._shares.work or ahead / len(team) + lately.full_seconds > patience
+        return ahead >= self._shares.work or ahead / len(team) + full_seconds > patience
 
     def _wait(self, accepted: Accepted, lately: Lately, time: float) -> float:
         """Return the seconds after which a request with so much time will probably be answered.
@@ -170,11 +171,12 @@ class Forecast:
         be answered in time.
         """
         queue, team, costs = accepted.queue, self._team, lately.costs
-        size = lately.largest_within(time / (1 + 1 / len(team)))
+        pace = queue.pace
+        size = lately.largest_within(time / pace / (1 + 1 / len(team)))
         before, beside = divmod(queue.rows, size)
         others = max(0.0, self._shares.work - queue.work)
-        own = costs.predict(min(size, beside + accepted.weight))
-        work = others + before * costs.predict(size) * lately.slowness
+        own = costs.predict(min(size, beside + accepted.weight)) * pace
+        work = others + before * costs.predict(size) * pace * lately.slowness
         return self._start(accepted.arrived, lately) + work / len(team) + own + costs.transfer
 
     def _start(self, now: float, lately: Lately) -> float:

@@ -18,14 +18,17 @@ class Learning:
         self, model: Model, worker: Worker, batch: Batch, seconds: float, now: float
     ) -> None:
         """Learn from a batch that ran `seconds` and whose answer came at `now`."""
-        model.ledger.count_run(batch.rows, seconds)
+        method = batch.pieces[0].owner.request.method
+        model.ledger.count_run(method, batch.rows, seconds)
         model.ledger.padded_rows += batch.padded
         costs = batch.costs
-        if costs is None or not batch.pieces:
+        if costs is None:
             return
+        queue = model.queue_of(batch.pieces[0].owner.request)
         if batch.expected:
             model.ledger.count_prediction(batch.expected, seconds)
-        method = batch.pieces[0].owner.request.method
+            if len(model.queues) > 1:
+                queue.note_run(batch.expected / batch.pace, seconds)
         size = batch.rows + batch.padded
         is_first = (method, size) not in worker.seen
         worker.seen.add((method, size))
@@ -35,7 +38,7 @@ class Learning:
         model.forecast.note(method, costs, model.full(method), seconds)
         requests = self._settle_shares(model, batch, seconds)
         self._policy.observe(
-            model.queue_of(batch.pieces[0].owner.request),
+            queue,
             rows=batch.rows,
             requests=requests,
             seconds=seconds,

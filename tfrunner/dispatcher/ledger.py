@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 BOUNDS = (
@@ -43,6 +43,11 @@ class Histogram:
                 return bound
         return float("inf")
 
+    def merge(self, other: Histogram) -> None:
+        """Count what another one of the same bounds has counted."""
+        self.counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum}
@@ -67,17 +72,17 @@ class Ledger:
         self.fenced = 0
         self.out_of_memory = 0
         self.queue_seconds = Histogram()
-        self.run_seconds = Histogram()
+        self.run_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)  # by method
         self.prediction_ratio = Histogram(RATIOS)
         self.predicted_seconds = 0.0
         self.error_seconds = 0.0
 
-    def count_run(self, rows: int, seconds: float) -> None:
+    def count_run(self, method: str, rows: int, seconds: float) -> None:
         """Count a batch that was run."""
         self.batches += 1
         self.rows += rows
         self.batch_rows[rows] += 1
-        self.run_seconds.add(seconds)
+        self.run_seconds[method].add(seconds)
 
     def count_prediction(self, expected: float, seconds: float) -> None:
         """Count how good a prediction was."""
@@ -87,6 +92,9 @@ class Ledger:
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data."""
+        run_seconds = Histogram()
+        for of_method in self.run_seconds.values():
+            run_seconds.merge(of_method)
         return {
             "requests": dict(self.outcomes),
             "refused": dict(self.refused),
@@ -103,7 +111,7 @@ class Ledger:
             "fenced": self.fenced,
             "out_of_memory": self.out_of_memory,
             "queue_seconds": self.queue_seconds.as_data(),
-            "run_seconds": self.run_seconds.as_data(),
+            "run_seconds": run_seconds.as_data(),
             "prediction_ratio": self.prediction_ratio.as_data(),
             "predicted_seconds": self.predicted_seconds,
             "error_seconds": self.error_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -11,13 +12,16 @@ from tfrunner.config import ServedModel
 from tfrunner.dispatcher.batches import Accepted
 from tfrunner.dispatcher.costbook import CostBook
 from tfrunner.dispatcher.costs import CostTable
-from tfrunner.dispatcher.flows import Shares
+from tfrunner.dispatcher.flows import Account, Shares
 from tfrunner.dispatcher.forecast import Forecast
 from tfrunner.dispatcher.ledger import Ledger
 from tfrunner.dispatcher.queues import Queue
 from tfrunner.dispatcher.workers import Team, Worker
 from tfrunner.learned_file import Plan
 from tfrunner.protocol import MethodState, Request
+
+MOST_GIVEN_UP = 8
+"""So many requests at most are given up for one of another client."""
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
@@ -82,12 +86,19 @@ class Model:
         for method in worker.methods:
             self.book.seed(method.name, worker.device_class, method.costs)
             if method.plan:
-                plan = Plan(method.plan, method.gain, method.reason)
+                plan = Plan(method.plan, method.gain, method.reason, method.cpu_seconds)
                 self.book.note_plan(method.name, worker.device_class, plan)
             worker.seen.update((method.name, rows) for rows, _ in method.costs)
             table = self.book.table(method.name, worker.device_class)
             self.forecast.note(method.name, table, self.full(method.name))
         self.most_workers = max(self.most_workers, len(self.team))
+
+    def remove_worker(self, worker: Worker) -> None:
+        """Give a worker no more batches; if it was the last one, its successors are waited for."""
+        was_available = bool(len(self.team))
+        self.team.remove(worker)
+        if was_available and not len(self.team):
+            self.reason = ""  # why another one did not load meanwhile says nothing of them
 
     def is_batchable(self, method: str) -> bool:
         """Whether requests of this method may be merged."""
@@ -129,17 +140,37 @@ class Model:
             and self.queued_bytes + accepted.size <= self.served.queue_bytes
         )
 
-    def who_gives_way(self, accepted: Accepted) -> Accepted | None:
-        """Return the request that a full queue gives up for a client with less than its share."""
+    def who_give_way(self, accepted: Accepted) -> list[Accepted]:
+        """Return what a full queue gives up for a client with less than its share: all, or none.
+
+        Those who have the most waiting for their weight give up what came last.
+        """
         account = accepted.account
         weight = self.shares.weight + (0.0 if account.requests else account.weight)
-        if account.requests + 1 > self.queued_requests * account.weight / weight:
-            return None
-        largest = self.shares.largest()
-        if largest is None or largest is account:
-            return None
-        last = (queue.last_of(largest) for queue in self.queues.values())
-        return next((each for each in last if each is not None), None)
+        found: list[Accepted] = []
+        given: Counter[Account] = Counter()
+        lasts: dict[Account, Iterator[Accepted]] = {}
+        surplus = self.queued_bytes + accepted.size - self.served.queue_bytes
+        for _ in range(MOST_GIVEN_UP + 1):
+            waiting = self.queued_requests - len(found)
+            if waiting < self.served.queue_requests and surplus <= 0:
+                return found
+            if account.requests + 1 > waiting * account.weight / weight:
+                break
+            largest = self.shares.largest(given)
+            if largest is None or largest is account:
+                break
+            last = next(lasts.setdefault(largest, self._from_last(largest)), None)
+            if last is None:
+                break
+            found.append(last)
+            given[largest] += 1
+            surplus -= last.size
+        return []
+
+    def _from_last(self, account: Account) -> Iterator[Accepted]:
+        for queue in self.queues.values():
+            yield from queue.from_last(account)
 
     def is_hopeless(self, accepted: Accepted) -> bool:
         """Whether a request would probably wait beyond its deadline."""

@@ -76,28 +76,6 @@ class Policy(Protocol):
         """Take in that a batch is done: it ran `seconds`; its oldest request waited `waited`."""
 
 
-class WorkConserving:
-    """Send what waits as soon as a worker is idle; stage only a batch that cannot grow."""
-
-    def order(self, queues: Iterable[Queue], now: float) -> list[Queue]:
-        """Return the queues by the arrival of their oldest request."""
-        waiting = [queue for queue in queues if not queue.is_empty]
-        if len(waiting) > 1:
-            waiting.sort(key=lambda queue: queue.oldest)
-        return waiting
-
-    def size(self, queue: Queue, view: View) -> Choice:
-        """Return all that waits if the worker is idle, else a full batch or nothing."""
-        if view.idle:
-            return Choice(min(queue.rows, view.full))
-        return Choice(view.full if queue.rows >= view.full else 0)
-
-    def observe(
-        self, queue: Queue, *, rows: int, requests: int, seconds: float, waited: float, now: float
-    ) -> None:
-        """Learn nothing."""
-
-
 class Hold:
     """Holds every batch until `requests` of them wait in the queue, then sends them all.
 

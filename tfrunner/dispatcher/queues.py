@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from heapq import heappop, heappush, heapreplace
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
 from tfrunner.dispatcher.batches import Accepted, Piece, Rerun
+from tfrunner.dispatcher.costs import OUTLIER
 from tfrunner.dispatcher.flows import NEGLECT, STEP, Account, Flow, Line, Rate, Shares, rank
 
 Closing = Callable[[Accepted], None]
+
+KEPT = 0.8
+"""Share of the earlier batches that is kept with each later one in what they take lately."""
+
+SPARE = 16
+"""A queue keeps at most so many requests that wait no more, and one for each that does."""
 
 
 class Queue:
@@ -20,11 +27,13 @@ class Queue:
         rows: Rows of waiting requests that are in no batch yet.
         requests: Requests that have such rows.
         work: Seconds that they will probably take.
+        pace: What its batches take lately over what those of the method do: shapes differ.
     """
 
     __slots__ = (
-        *("_arrivals", "_deadlines", "_flows", "_pushed", "_rate", "_shares", "_turns"),
-        *("bound", "method", "requests", "reruns", "rows", "work"),
+        *("_arrivals", "_deadlines", "_flows", "_forgotten", "_pushed", "_rate", "_shares"),
+        *("_planned", "_ran", "_turns"),
+        *("bound", "method", "pace", "requests", "reruns", "rows", "work"),
     )
 
     def __init__(self, method: str, *, bound: int, shares: Shares) -> None:
@@ -33,6 +42,8 @@ class Queue:
         self.rows = 0
         self.requests = 0
         self.work = 0.0
+        self.pace = 1.0
+        self._ran = self._planned = 0.0  # seconds of the latest batches
         self.reruns: deque[Rerun] = deque()
         self._shares = shares
         self._rate = Rate()
@@ -41,6 +52,7 @@ class Queue:
         self._flows: dict[Account, Flow] = {}  # the one that was served least recently first
         self._turns: list[tuple[float, int, Flow]] = []  # a heap; starts may have moved on since
         self._pushed = 0
+        self._forgotten = 0  # since dead requests were last looked for
 
     # --- what a policy may know -----------------------------------------------------------------
 
@@ -81,10 +93,10 @@ class Queue:
         """Whether somebody in it was given nothing for too long."""
         return any(now - flow.served > NEGLECT for flow in self._neglected_first())
 
-    def last_of(self, account: Account) -> Accepted | None:
-        """Return the last request of an account, if one waits whole."""
+    def from_last(self, account: Account) -> Iterator[Accepted]:
+        """Yield the requests of an account that wait whole, the last one first."""
         flow = self._flows.get(account)
-        return None if flow is None else flow.line.last()
+        return iter(()) if flow is None else flow.line.from_last()
 
     # --- coming and going -------------------------------------------------------------------------
 
@@ -111,12 +123,26 @@ class Queue:
         account.work += accepted.cost
         self._shares.work += accepted.cost
 
+    def note_run(self, planned: float, seconds: float) -> None:
+        """Take in what a batch took; `planned` is what one of the method probably takes.
+
+        Where a method has several batch keys, its cost table knows but the mean of all.
+        """
+        seconds = min(seconds, OUTLIER * planned * self.pace)
+        self._ran = KEPT * self._ran + seconds
+        self._planned = KEPT * self._planned + planned
+        self.pace = self._ran / self._planned
+
     def forget(self, accepted: Accepted) -> None:
         """Count a request out while rows of it wait: it was closed, or they go another way."""
         left = accepted.weight - accepted.taken
         work = accepted.cost * left / accepted.weight
         accepted.taken = accepted.weight
         self._count_out(accepted.account, left, work, 1)
+        self._forgotten += 1
+        most = self.requests + SPARE
+        if self._forgotten > most or len(self._arrivals) > self.requests + most:
+            self._tidy()
 
     def take(
         self,
@@ -154,6 +180,8 @@ class Queue:
             else:
                 drop_before = 0.0
         self._skip_taken()
+        if len(self._arrivals) > 2 * self.requests + SPARE:
+            self._tidy()
         return pieces
 
     def take_one(self, now: float, on_expired: Closing) -> list[Piece]:
@@ -168,6 +196,8 @@ class Queue:
             head.taken = head.weight
             self._pay(flow, head.weight, head.cost, 1, now)
             self._skip_taken()
+            if len(self._arrivals) > 2 * self.requests + SPARE:
+                self._tidy()
             return [Piece(head, 0, head.weight)]
         return []
 
@@ -225,6 +255,17 @@ class Queue:
         while arrivals and arrivals[0].taken == arrivals[0].weight:
             arrivals.popleft()
         self._deadlines.head()
+
+    def _tidy(self) -> None:
+        """Let go of all that waits no more: most of what is kept, so it costs little for each."""
+        self._forgotten = 0
+        self._arrivals = deque(a for a in self._arrivals if a.taken < a.weight)
+        self._deadlines.tidy()
+        for flow in self._flows.values():
+            flow.line.tidy()
+        self._flows = {a: flow for a, flow in self._flows.items() if flow.line.head() is not None}
+        self._turns = [turn for turn in self._turns if self._flows.get(turn[2].account) is turn[2]]
+        heapify(self._turns)
 
     # --- turns --------------------------------------------------------------------------------
 

@@ -1,16 +1,18 @@
 """What follows from a batch that is done, has failed, or was held by a worker that is gone.
 
 1. Done: every block goes to its gateway, unopened.
-2. Failed: bisected, so that only the culprit fails; a method that must not run twice fails whole.
-   Out of memory: run again in smaller batches, and the worker gets none so large any more.
+2. Failed: bisected, so that only the culprits fail; a method that must not run twice fails whole.
+   Out of memory: run again in smaller batches; if all of it ran so, the worker gets none so
+   large any more.
 3. Lost while running: each request runs again, alone; a second death, alone, is its own doing.
 4. Lost while staged: returned to the front, unmarked.
 """
 
 from __future__ import annotations
 
-from tfrunner.dispatcher.batches import Accepted, Batch, Bisection, Piece, Rerun, halves, names
+from tfrunner.dispatcher.batches import Accepted, Batch, Piece, Rerun, chunks, halves, names
 from tfrunner.dispatcher.learning import Learning
+from tfrunner.dispatcher.memory import Shortage
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.requests import Requests
@@ -31,6 +33,11 @@ def _timed(block: Block, batch: Batch, seconds: float) -> Block:
         (batch.waited, *(block.timing or (0.0, seconds, 0.0))),
         batch.rows,
     )
+
+
+def _again(batch: Batch, pieces: list[Piece]) -> Rerun:
+    """Return what is left of a batch that was not run, as it was."""
+    return Rerun(pieces, batch.attempt + 1, batch.alone, batch.halved, batch.shortage)
 
 
 class Recovery:
@@ -56,9 +63,15 @@ class Recovery:
             self._out.answer(addressed.gateway, _timed(addressed.block, batch, done.seconds))
         for owner, start, stop in batch.pieces:
             self._requests.answer(owner, stop - start)
+        if batch.shortage is not None:
+            for shortage in batch.shortage.ran(batch.rows):
+                self._limit(shortage)
 
     def isolate(self, model: Model, worker: Worker, batch: Batch, failed: BatchFailed) -> None:
-        """Find the culprit of a failed batch by running its halves again, within a bound."""
+        """Find the culprits of a failed batch by running its halves again, down to one request.
+
+        That takes at most 2 n - 2 runs of n requests, and runs each log2 n times.
+        """
         batch.move("fail")
         pieces = [piece for piece in batch.pieces if piece.owner.is_open]
         method = pieces[0].owner.request.method if pieces else ""
@@ -68,21 +81,16 @@ class Recovery:
             return None
         if len(pieces) <= 1 or not model.is_repeatable(method):
             return self._give_up(model, batch, pieces, failed)
-        bisection = batch.bisection
-        if bisection is None:
-            bisection = Bisection(len(pieces))
+        if not batch.halved:
             model.ledger.bisected += 1
             self._out.note(
                 f"batch {batch.id}.{batch.attempt} of {model.tag} failed on {worker.name} "
                 f"({failed.code}: {failed.message}); its {len(pieces)} requests are run again "
                 f"in halves: {names(pieces)}"
             )
-        if bisection.runs_left < 2:
-            return self._give_up(model, batch, pieces, failed)
-        bisection.runs_left -= 2
         queue = model.queue_of(pieces[0].owner.request)
         for half in reversed(halves(pieces)):
-            queue.reruns.appendleft(Rerun(half, 1, bisection=bisection))
+            queue.reruns.appendleft(Rerun(half, 1, halved=True, shortage=batch.shortage))
         return None
 
     def _set_apart(
@@ -105,26 +113,37 @@ class Recovery:
             self._out.note(f"{failed.message}: {names(refused)}")
         self._fail_all(refused, failed)
         if rest:
-            rerun = Rerun(rest, batch.attempt + 1, batch.alone, batch.bisection)
+            rerun = _again(batch, rest)
             model.queue_of(rest[0].owner.request).reruns.appendleft(rerun)
         return True
 
     def _shrink(self, model: Model, worker: Worker, batch: Batch, pieces: list[Piece]) -> bool:
-        """Lower a worker's limit to half of what it could not hold; return whether that helps."""
+        """Run what did not fit into memory again in halves of its rows; return whether it can."""
         model.ledger.out_of_memory += 1
         request = batch.pieces[0].owner.request
         can_be_cut = model.is_batchable(request.method) and model.is_repeatable(request.method)
         if batch.rows < 2 or not can_be_cut:
             return False
-        worker.limit = min(worker.limit, batch.rows // 2)
+        shortage = Shortage(worker, request.method, batch.rows, batch.shortage)
         self._out.note(
             f"worker {worker.name} had no memory for the {batch.rows} rows of batch "
-            f"{batch.id}.{batch.attempt} of {model.tag}; it gets at most {worker.limit} from now on"
+            f"{batch.id}.{batch.attempt} of {model.tag}; they are run again, at most "
+            f"{shortage.fits} at a time"
         )
-        if pieces:
-            rerun = Rerun(pieces, 1, batch.alone, batch.bisection)
-            model.queue_of(request).reruns.appendleft(rerun)
+        queue = model.queue_of(request)
+        for part in reversed(chunks(pieces, shortage.fits)):
+            queue.reruns.appendleft(Rerun(part, 1, batch.alone, batch.halved, shortage))
         return True
+
+    def _limit(self, shortage: Shortage) -> None:
+        """Give a worker no batches any more that did not fit: smaller ones with their rows did."""
+        worker, method = shortage.worker, shortage.method
+        if shortage.fits < worker.limits.get(method, worker.largest):
+            worker.limits[method] = shortage.fits
+            self._out.note(
+                f"worker {worker.name} gets at most {shortage.fits} rows of {method} from now on: "
+                f"{shortage.rows} did not fit into its memory"
+            )
 
     def take_back(self, model: Model, worker: Worker, reason: str) -> None:
         """Decide on everything that a worker held when it died."""
@@ -143,7 +162,7 @@ class Recovery:
             if was_running:
                 self._take_back_running(model, batch, pieces, f"{worker.name}: {reason}")
             else:
-                rerun = Rerun(pieces, batch.attempt + 1, batch.alone, batch.bisection)
+                rerun = _again(batch, pieces)
                 model.queue_of(pieces[0].owner.request).reruns.appendleft(rerun)
         worker.batches.clear()
 

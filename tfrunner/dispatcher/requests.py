@@ -9,6 +9,9 @@ from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.protocol import Failure, Segment
 
+KEPT_BYTES = 1024
+"""A queue may keep so many bytes of a request for a moment after its answer."""
+
 
 class Gateway:
     """One gateway: what it waits for, when it was last heard, and its shared memory."""
@@ -183,6 +186,8 @@ class Requests:
 
     def _close(self, accepted: Accepted, event: str, outcome: str) -> None:
         accepted.move(event)
+        if event != "answer" or accepted.size > KEPT_BYTES:
+            accepted.drop_bodies()  # what is in a batch is held by the batch
         self.open -= 1
         model = self._models[accepted.request.model]
         if accepted.taken < accepted.weight:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from tfrunner.dispatcher.batches import Batch
+from tfrunner.dispatcher.ledger import BOUNDS
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.recovery import Recovery
@@ -27,10 +29,15 @@ from tfrunner.protocol import (
 QUIET_SECONDS = 3.0
 """A worker whose hellos stopped for so long may hang (they come every half second)."""
 
+LOADING_QUIET_SECONDS = 30.0
+"""The same of a worker that loads: whoever imports a framework may hold its interpreter's lock."""
+
 SHORTEST_PATIENCE = 5.0
 FIRST_PATIENCE = 30.0
 """Seconds that a run may take at least before it is called hung; before anything is known."""
 
+PATIENCE_RUNS = 20.0
+"""A run may take so many times what others hardly exceed."""
 
 LONGEST_WISH = 60.0
 """Seconds that a worn worker waits at most until all others of its model serve."""
@@ -80,7 +87,7 @@ class Roster:
             return
         worker = self.workers.get(hello.name)
         if worker is None:
-            worker = Worker(sender, hello, limit=model.served.largest_batch, now=now)
+            worker = Worker(sender, hello, largest=model.served.largest_batch, now=now)
             self.workers[hello.name] = self._by_identity[sender] = worker
             self._out.note(f"worker {worker.name} (pid {worker.pid}) loads {model.tag}")
         worker.heard = now
@@ -162,7 +169,7 @@ class Roster:
             return  # it serves on, and asks again
         if worker.state in (WorkerState.STARTING, WorkerState.READY):
             worker.move("leave")
-            self._models[worker.model].team.remove(worker)
+            self._models[worker.model].remove_worker(worker)
             self._out.note(f"worker {worker.name} leaves: {leave.reason}")
         if worker.state is WorkerState.LEAVING and not worker.batches:
             self._out.to_backend(sender, Stop())
@@ -181,35 +188,53 @@ class Roster:
         elif (worker := self._by_identity.get(peer)) is not None:
             self.fence(worker, "its connection is gone")
 
+    def hear_all(self, now: float) -> None:
+        """Count every worker as heard just now: nobody was there to hear them."""
+        for worker in self.workers.values():
+            worker.heard = now
+
     def fence_hung(self, now: float) -> None:
         """Fence every worker that hangs."""
         for worker in self.workers.values():
+            reason = ""
             if worker.state in (WorkerState.READY, WorkerState.LEAVING):
                 reason = self._why_hung(worker, now)
-                if reason:
-                    self.fence(worker, reason)
+            elif worker.state is WorkerState.STARTING:
+                reason = _silence(worker, now, LOADING_QUIET_SECONDS)
+            if reason:
+                self.fence(worker, reason)
 
     def _why_hung(self, worker: Worker, now: float) -> str:
         """Return why a worker counts as hung, "" if it does not.
 
-        A run is given 20 times the model's p99. After that it counts as hung if its hellos have
-        stopped (the process stands still), or if nobody waits for it any more (the model does
-        not return): whoever sets short timeouts on a slow model ends no worker.
+        A run is given 20 times what one of its method, or of its size, hardly exceeds. After that
+        it counts as hung if its hellos have stopped (the process stands still), or if nobody waits
+        for it any more (the model does not return): whoever sets short timeouts on a slow method
+        ends no worker.
         """
-        quiet = now - worker.heard
         if not worker.batches:
-            return f"no sign of life for {quiet:.1f} s" if quiet > SHORTEST_PATIENCE else ""
-        p99 = self._models[worker.model].ledger.run_seconds.quantile(0.99)
-        patience = FIRST_PATIENCE if p99 is None else max(SHORTEST_PATIENCE, 20 * p99)
+            return _silence(worker, now, SHORTEST_PATIENCE)
+        quiet = now - worker.heard
         batch = worker.batches[0]
         running = now - batch.started
-        if running <= patience:
+        if running <= SHORTEST_PATIENCE or running <= self._patience(worker, batch):
             return ""
         if quiet > QUIET_SECONDS:
             return f"no result for {running:.1f} s, and no sign of life for {quiet:.1f} s"
         if not batch.is_awaited(now):
             return f"no result for {running:.1f} s, and every deadline has passed"
         return ""
+
+    def _patience(self, worker: Worker, batch: Batch) -> float:
+        """Return the seconds that a batch may run before anybody wonders."""
+        method = batch.pieces[0].owner.request.method
+        p99 = self._models[worker.model].ledger.run_seconds[method].quantile(0.99)
+        if p99 is None:
+            return FIRST_PATIENCE
+        usual = min(p99, BOUNDS[-1])
+        if batch.costs is not None and batch.costs.is_known:
+            usual = max(usual, batch.costs.upper(batch.rows + batch.padded))
+        return max(SHORTEST_PATIENCE, PATIENCE_RUNS * usual)
 
     def fence(self, worker: Worker, reason: str) -> None:
         """Have a worker killed and reaped; only then what it holds may run elsewhere."""
@@ -218,7 +243,7 @@ class Roster:
         worker.move("fence")
         worker.last_error = reason
         model = self._models[worker.model]
-        model.team.remove(worker)
+        model.remove_worker(worker)
         model.ledger.fenced += 1
         self._out.note(f"worker {worker.name} is fenced: {reason}")
         if self._supervisor is not None:
@@ -233,6 +258,12 @@ class Roster:
         del self._by_identity[worker.identity]
         worker.move("gone")
         model = self._models[worker.model]
-        model.team.remove(worker)
+        model.remove_worker(worker)
         self._out.note(f"worker {name} is gone: {reason}")
         self._recovery.take_back(model, worker, reason)
+
+
+def _silence(worker: Worker, now: float, patience: float) -> str:
+    """Return why a worker of which nothing was heard for so long counts as hung, else ""."""
+    quiet = now - worker.heard
+    return f"no sign of life for {quiet:.1f} s" if quiet > patience else ""

@@ -12,6 +12,8 @@ from typing import TypeVar
 class RequestState(Enum):
     """A request, from its acceptance to its one outcome."""
 
+    __hash__ = object.__hash__  # each is one object; Enum's own is a function in Python
+
     OPEN = "open"
     ANSWERED = "answered"
     FAILED = "failed"

@@ -25,7 +25,8 @@ class Worker:
     Attributes:
         batches: What it holds; the first is running.
         heard: When its last message came.
-        limit: Most rows of a batch; lowered when its device's memory did not hold more.
+        largest: Most rows of a batch of any method.
+        limits: Most rows of a batch by method, where its device's memory did not hold more.
         worn: Since when it wishes to be replaced, None if it does not.
         device_class: What is equal for devices on which a batch costs the same.
         seen: Methods and sizes that it has run.
@@ -33,10 +34,10 @@ class Worker:
 
     __slots__ = (
         *("batches", "device", "device_class", "done", "heard", "identity", "last_error"),
-        *("limit", "methods", "model", "name", "pid", "seen", "state", "worn"),
+        *("largest", "limits", "methods", "model", "name", "pid", "seen", "state", "worn"),
     )
 
-    def __init__(self, identity: bytes, hello: WorkerHello, *, limit: int, now: float) -> None:
+    def __init__(self, identity: bytes, hello: WorkerHello, *, largest: int, now: float) -> None:
         self.identity = identity
         self.name = hello.name
         self.model = hello.model
@@ -48,7 +49,8 @@ class Worker:
         self.state = WorkerState.STARTING
         self.done = 0
         self.heard = now
-        self.limit = limit
+        self.largest = largest
+        self.limits: dict[str, int] = {}
         self.last_error = ""
         self.worn: float | None = None
         self.seen: set[tuple[str, int]] = set()
@@ -87,7 +89,7 @@ class Worker:
             "running": min(1, len(self.batches)),
             "staged": max(0, len(self.batches) - 1),
             "batches": self.done,
-            "limit": self.limit,
+            "limit": min((self.largest, *self.limits.values())),
             "last_error": self.last_error,
         }
 

@@ -53,9 +53,16 @@ def fail_whole_batches(recovery: Any) -> None:
 
 
 def never_run_smaller_batches(recovery: Any) -> None:
-    """Treat a batch that did not fit like any that failed."""
-    recovery.Recovery._shrink = lambda self, *args, **kwargs: False
-    recovery.Recovery.isolate.__globals__["halves"] = lambda pieces: [pieces[:-1], pieces[-1:]]
+    """Fail every request of a batch that did not fit."""
+    isolate = recovery.Recovery.isolate
+
+    def isolate_what_fits(self: Any, model: Any, worker: Any, batch: Any, failed: Any) -> None:
+        if failed.code != recovery.OUT_OF_MEMORY:
+            return isolate(self, model, worker, batch, failed)
+        batch.move("fail")
+        return self._fail_all([piece for piece in batch.pieces if piece.owner.is_open], failed)
+
+    recovery.Recovery.isolate = isolate_what_fits
 
 
 def keep_what_nobody_can_run(requests: Any) -> None:
