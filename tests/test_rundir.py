@@ -117,3 +117,30 @@ def test_an_unreadable_run_file_is_passed_over(root: Path) -> None:
         (broken.path / "run.json").write_text("{")
         good.publish(RUN_FILE)
         assert running_servers(root) == [RUN_FILE]
+
+
+FULL = """
+import pathlib, resource, sys
+from tfrunner.rundir import RunDirectory
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+with RunDirectory(pathlib.Path(sys.argv[1])):
+    print("made")
+"""
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_full_disk_is_found_out_before_anything_starts(root: Path, room: int) -> None:
+    """Otherwise an empty `run.json` would be missed only once the models are loaded."""
+    command = [sys.executable, "-c", FULL, str(root), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-1]
+    assert f"the run directory below {root} cannot be used: File too large. Make room" in last
+    assert [path.name for path in root.iterdir()] == ["starting"]
+
+
+def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file stands in its way."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"below .*/file/run cannot be used: Not a directory"):
+        RunDirectory(tmp_path / "file" / "run").__enter__()

@@ -1,7 +1,8 @@
 """What each process is started with; the only module that reads the environment.
 
 Configuration is read once, into frozen structs, and passed down. A child process gets its
-struct as one JSON argument on its command line, where `ps` shows it.
+struct as one JSON argument on its command line, where `ps` shows it; a long one lies in a file
+that it inherits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from tfrunner.worker_config import WorkerConfig as WorkerConfig
 T = TypeVar("T")
 
 PREFIX = "TFRUNNER_"
+INHERITED = "@"
+"""Between the name of a process and the descriptor of the file that holds its configuration."""
+
 NO_OPTIONS = frozenset(
     PREFIX + name for name in ("HOME", "RUN_DIR", "CONFIG", "ADDRESS", "API_KEY", "SSL_PASSWORD")
 )
@@ -146,13 +150,26 @@ def to_argument(config: msgspec.Struct) -> str:
 def from_argument(kind: type[T], text: str) -> T:
     """Return the config of that kind.
 
+    Args:
+        kind: Its type.
+        text: JSON, or `<process>@<descriptor>`: the inherited file that holds it, closed here.
+
     Raises:
         ConfigError: The text does not hold one.
     """
     try:
-        return msgspec.json.decode(text.encode(), type=kind)
-    except msgspec.MsgspecError as exc:
+        return msgspec.json.decode(_content(text), type=kind)
+    except (OSError, msgspec.MsgspecError) as exc:
         raise ConfigError(f"the configuration of a process is unreadable: {exc}") from exc
+
+
+def _content(text: str) -> bytes:
+    name, _, number = text.strip().rpartition(INHERITED)
+    if text.startswith("{") or not name or not number.isdecimal():
+        return text.encode()
+    with open(int(number), "rb") as file:
+        file.seek(0)  # whoever wrote it stands at its end
+        return file.read()
 
 
 def home() -> Path:

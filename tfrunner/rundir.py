@@ -22,6 +22,10 @@ import msgspec
 from tfrunner.config import RunFile
 from tfrunner.errors import ConfigError, NotFound
 
+ROOM = 4096
+"""Bytes that `run.json` may need. They are taken at once: a full disk is found out before a model
+is loaded."""
+
 
 class RunDirectory:
     """A locked run directory; use it with `with`."""
@@ -42,31 +46,68 @@ class RunDirectory:
 
     def __enter__(self) -> RunDirectory:
         root = self.path.parent
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if root.stat().st_uid != os.getuid() or root.stat().st_mode & 0o077:
+        with explained(root):
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            facts = root.stat()
+        if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
             raise ConfigError(
                 f"{root} must belong to you alone (mode 0700): "
                 f"run `chmod 700 {root}`, or set TFRUNNER_RUN_DIR to another folder."
             )
-        with _alone(root):
-            remove_stale(root)
-            self.path.mkdir(mode=0o700, exist_ok=True)  # the lock says whose it is
-            self._lock = _try_lock(self.path)
+        try:
+            with explained(root):
+                self._make()
+        except ConfigError:
+            self.__exit__()
+            raise
         if self._lock is None:
             raise ConfigError(f"the run directory {self.path} is locked by another server")
         return self
 
+    def _make(self) -> None:
+        """Make the folder and lock it."""
+        with _alone(self.path.parent):
+            remove_stale(self.path.parent)
+            self.path.mkdir(mode=0o700, exist_ok=True)  # the lock says whose it is
+            self._lock = _try_lock(self.path)
+        if self._lock is not None:
+            self._temporary.write_bytes(bytes(ROOM))
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path / "run.json.new"
+
     def publish(self, run_file: RunFile) -> None:
-        """Write `run.json`; clients find the server from now on."""
-        temporary = self.path / "run.json.new"
-        temporary.write_bytes(msgspec.json.encode(run_file))
-        temporary.replace(self.path / "run.json")
+        """Write `run.json`; clients find the server from now on.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        with explained(self.path.parent):
+            self._temporary.write_bytes(msgspec.json.encode(run_file))
+            self._temporary.replace(self.path / "run.json")
 
     def __exit__(self, *exc: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Say what to do where a folder of run directories cannot be used.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigError(
+            f"the run directory below {root} cannot be used: {exc.strerror or exc}. Make room "
+            "there, or set TFRUNNER_RUN_DIR to another folder."
+        ) from exc
 
 
 @contextmanager

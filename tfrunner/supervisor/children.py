@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -14,11 +15,18 @@ import msgspec
 import psutil
 
 from tfrunner.config import NewRole, child_environment, to_argument
+from tfrunner.supervisor.handover import Letterbox, handed_over, nameless_file
 
 log = logging.getLogger("tfrunner.supervisor")
 
-PIPE_BYTES = 65_536
-"""What a pipe holds if nobody asks for more."""
+ADVICE = {
+    errno.E2BIG: "its environment and arguments are too long: unset what no process needs",
+    errno.EAGAIN: "raise the number of processes: `ulimit -u`, `--pids-limit`, or TasksMax",
+    errno.EMFILE: "raise the number of open files: `ulimit -n`",
+    errno.ENFILE: "the whole system has too many open files",
+    errno.ENOMEM: "the machine has no memory left",
+}
+"""What to do where the system does not start a process, by the number of the error."""
 
 CANNOT_START = 126
 """Reported as the exit code of a process that the system would not start."""
@@ -30,6 +38,7 @@ class Command(msgspec.Struct, frozen=True):
     Args:
         module: What `python -m` runs.
         config: Its one argument.
+        name: What the process is called.
         environment: What its environment has to say beside ours.
         descriptors: File descriptors that it inherits.
         is_told: Whether it waits for a line on its standard input.
@@ -37,6 +46,7 @@ class Command(msgspec.Struct, frozen=True):
 
     module: str
     config: msgspec.Struct
+    name: str
     environment: Mapping[str, str] = {}
     descriptors: tuple[int, ...] = ()
     is_told: bool = False
@@ -51,6 +61,7 @@ class Children:
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._letterboxes: dict[int, Letterbox] = {}  # by pid
         self._unstarted: list[tuple[str, int]] = []
 
     def start(self, slot: str, command: Command) -> int | None:
@@ -58,20 +69,19 @@ class Children:
 
         It gets a session of its own: Ctrl-C in the terminal reaches the supervisor alone.
         """
-        arguments = [sys.executable, "-m", command.module, to_argument(command.config)]
+        letterbox = _letterbox() if command.is_told else None
         try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.PIPE if command.is_told else subprocess.DEVNULL,
-                env=child_environment(**command.environment),
-                pass_fds=command.descriptors,
-                start_new_session=True,
-            )
+            process = _start(command, letterbox)
         except OSError as exc:
-            log.error("%s cannot be started: %s", slot, exc)
+            advice = ADVICE.get(exc.errno or 0, "")
+            log.error("%s cannot be started: %s%s", slot, exc, advice and f"; {advice}")
             self._unstarted.append((slot, CANNOT_START))
+            if letterbox is not None:
+                letterbox.close()
             return None
         self._processes[slot] = process
+        if letterbox is not None:
+            self._letterboxes[process.pid] = letterbox
         return process.pid
 
     def give(self, spare: str, slot: str, *, role: NewRole) -> int | None:
@@ -89,11 +99,31 @@ class Children:
             return None
         self._processes[slot] = process
         try:
-            _tell(process, msgspec.json.encode(role) + b"\n")
+            _tell(process, self._line(process.pid, role))
         except OSError as exc:
             log.error("%s cannot be told that it is %s: %s", spare, slot, exc)
             process.kill()
         return process.pid
+
+    def _line(self, pid: int, role: NewRole) -> str:
+        """Return the line by which a process learns its role.
+
+        Raises:
+            OSError: There is no room for what a line is too short for.
+        """
+        letterbox = self._letterboxes.pop(pid, None)
+        if letterbox is None:
+            return to_argument(role)
+        with contextlib.closing(letterbox):
+            return letterbox.put(role, role.config.name)
+
+    def _forget(self, process: subprocess.Popen[bytes]) -> None:
+        """Close what connects us with a process that has been reaped."""
+        if process.stdin is not None:
+            process.stdin.close()
+        letterbox = self._letterboxes.pop(process.pid, None)
+        if letterbox is not None:
+            letterbox.close()
 
     def signal(self, slot: str, number: int) -> None:
         """Send a signal; nothing happens if the process has ended."""
@@ -108,7 +138,7 @@ class Children:
             code = process.poll()
             if code is not None:
                 del self._processes[slot]
-                _close_input(process)
+                self._forget(process)
                 ended.append((slot, code))
         return ended
 
@@ -123,11 +153,36 @@ class Children:
             process.kill()
         for process in self._processes.values():
             process.wait()
-            _close_input(process)
+            self._forget(process)
         self._processes.clear()
 
 
-def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:
+def _start(command: Command, letterbox: Letterbox | None) -> subprocess.Popen[bytes]:
+    """Return a new process.
+
+    Raises:
+        OSError: The system does not start it.
+    """
+    boxes = () if letterbox is None else (letterbox.descriptor,)
+    with handed_over(command.config, command.name) as argument:
+        return subprocess.Popen(
+            [sys.executable, "-m", command.module, argument.text],
+            stdin=subprocess.PIPE if command.is_told else subprocess.DEVNULL,
+            env=child_environment(**command.environment),
+            pass_fds=(*command.descriptors, *argument.descriptors, *boxes),
+            start_new_session=True,
+        )
+
+
+def _letterbox() -> Letterbox | None:
+    """Return the letterbox of a process that is told later what it is; None: there can be none."""
+    try:
+        return Letterbox(nameless_file())
+    except OSError:
+        return None
+
+
+def _tell(process: subprocess.Popen[bytes], line: str) -> None:
     """Write a line and close; never wait: the process may not read yet.
 
     Raises:
@@ -135,19 +190,13 @@ def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:
     """
     if process.stdin is None:
         raise BrokenPipeError("it has no standard input")
+    content = line.encode() + b"\n"
     descriptor = process.stdin.fileno()
     os.set_blocking(descriptor, False)
-    if len(line) > PIPE_BYTES and sys.platform == "linux":
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, len(line))
-    written = os.write(descriptor, line)
-    if written < len(line):
-        raise BlockingIOError(f"only {written} of {len(line)} bytes were taken")
+    written = os.write(descriptor, content)
+    if written < len(content):
+        raise BlockingIOError(f"only {written} of {len(content)} bytes were taken")
     process.stdin.close()
-
-
-def _close_input(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def measure_private(pid: int) -> int | None:

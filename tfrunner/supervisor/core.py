@@ -36,6 +36,7 @@ from tfrunner.supervisor.events import (
     StopAsked,
 )
 from tfrunner.supervisor.messenger import Messenger
+from tfrunner.supervisor.silence import Silence
 from tfrunner.supervisor.slots import (
     API,
     DISPATCHER,
@@ -53,6 +54,9 @@ from tfrunner.supervisor.succession import Succession
 ASK_SECONDS = 1.0
 EMPTYING_SECONDS = 0.1
 """How often the dispatcher is asked: in general, and while its end waits for the answer."""
+
+RETURN_SECONDS = 2.0
+"""So long after its start a new dispatcher may accept what gateways send again at the end."""
 
 GRACE_MARGIN = 2.0
 """Seconds after the grace period, which the children keep themselves, before they are killed."""
@@ -109,6 +113,7 @@ class Core:
         self._strict = strict
         self._jitter = jitter
         self._messenger = Messenger(name)
+        self._silence = Silence()
         self._kill_at: float | None = None
         self._succession = Succession(patience=grace + GRACE_MARGIN)
         self._actions: list[Action] = []
@@ -122,6 +127,8 @@ class Core:
 
     def handle(self, event: Event, now: float) -> None:
         """Take in what happened; the consequences come with the next `step`."""
+        if isinstance(event, (protocol.Welcome, protocol.Fence, protocol.Status)):
+            self._silence.hear()
         match event:
             case Exited():
                 self._exited(self.slots[event.slot], event.code, now)
@@ -212,12 +219,20 @@ class Core:
         for slot in self.slots.values():
             if slot.has_process and workers.get(slot.process, {}).get("state") in READY:
                 slot.ready()
-        if self.phase is Phase.EMPTYING and _is_empty(status.state):
-            self._stop_workers()
+        if self.phase is Phase.EMPTYING:
+            self._look_whether_empty(status.state, now)
         for news in self._messenger.news(status, troubles(self.slots.values())):
             self._actions.append(Send(news))
             if news.reason:
                 self._unavailable(news.model, news.reason, now)
+
+    def _look_whether_empty(self, state: dict[str, Any], now: float) -> None:
+        """Go on with the end once nothing is left to answer."""
+        if not state["draining"]:  # it took the place of the one that was told
+            if any(now - each.started_at >= RETURN_SECONDS for each in self._dispatchers()):
+                self._actions.append(Send(protocol.Drain()))
+        elif _is_empty(state):
+            self._stop_workers()
 
     def _unavailable(self, model: str, reason: str, now: float) -> None:
         self._report(f"{model} cannot be served: {reason}")
@@ -232,6 +247,7 @@ class Core:
             if self._may_start(slot) and slot.start_at <= now:
                 self._start(slot, now)
         self._actions += self._succession.kill(now)
+        self._kill_silent(now)
         self._advance(now)
         if self.phase is not Phase.STOPPED:
             pause = EMPTYING_SECONDS if self.phase is Phase.EMPTYING else ASK_SECONDS
@@ -260,11 +276,27 @@ class Core:
     def _start(self, slot: Slot, now: float) -> None:
         spare = spare_for(slot, self.slots.values())
         slot.start(now)
+        if slot.kind == DISPATCHER:
+            self._silence.begin()
         if spare is None:
             self._actions.append(Start(slot.name, slot.process))
             return
         self._actions.append(Give(spare.name, slot.name, slot.process))
         spare.give(now)
+
+    def _kill_silent(self, now: float) -> None:
+        """Kill a dispatcher that stands still: its place gets another one once it is reaped."""
+        self._silence.step(now)
+        if not self._silence.is_too_long:
+            return
+        for slot in self._dispatchers():
+            if slot.state is ChildState.RUNNING:
+                slot.fence(f"no word of it for {self._silence.seconds:.0f} s")
+                self._report(f"{slot.process} is killed: {slot.fence_reason}")
+                self._actions.append(Signal(slot.name, signal.SIGKILL))
+
+    def _dispatchers(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.kind == DISPATCHER]
 
     def _go_on(self, event: str) -> None:
         self.phase = move(PHASE_MOVES, self.phase, event)
@@ -292,7 +324,7 @@ class Core:
 
     def _empty(self, now: float) -> None:
         """Have the dispatcher answer what it holds; one that is not there holds nothing."""
-        if any(slot.has_process for slot in self.slots.values() if slot.kind == DISPATCHER):
+        if any(slot.has_process for slot in self._dispatchers()):
             self._actions.append(Send(protocol.Drain()))
             self._messenger.ask_soon(now)
         else:
@@ -316,7 +348,10 @@ class Core:
 
 
 def _is_empty(state: dict[str, Any]) -> bool:
-    """Return whether a dispatcher that accepts nothing more has nothing left to answer."""
-    queued = sum(model["queued_requests"] for model in state["models"].values())
+    """Return whether a dispatcher that accepts nothing more has nothing left to answer.
+
+    An open request may be neither queued nor held: that of a dead worker waits to be run again.
+    """
+    queued = sum(each["queued_requests"] for each in state["models"].values())
     held = sum(each["running"] + each["staged"] for each in state["workers"].values())
-    return bool(state["draining"]) and not queued and not held
+    return not queued and not held and not state.get("open_requests", 0)

@@ -86,15 +86,15 @@ class Crew:
     def command(self, slot: Slot, addresses: Addresses) -> Command:
         """Return how the next process of a slot is started."""
         if slot.kind == DISPATCHER:
-            return Command("tfrunner.dispatcher", self._dispatcher(addresses))
+            return Command("tfrunner.dispatcher", self._dispatcher(addresses), slot.process)
         if slot.kind == API:
             config = self._api(slot, addresses)
             inherited = tuple(each for each in (addresses.listener, addresses.local) if each >= 0)
-            return Command("tfrunner.api", config, descriptors=inherited)
+            return Command("tfrunner.api", config, slot.process, descriptors=inherited)
         if slot.kind == SPARE:
             return self._spare(slot, addresses)
         role = self.role(slot, addresses)
-        return Command("tfrunner_workers", role.config, environment=role.environment)
+        return Command("tfrunner_workers", role.config, slot.process, environment=role.environment)
 
     def role(self, slot: Slot, addresses: Addresses) -> NewRole:
         """Return what makes a process the next worker of a slot."""
@@ -151,7 +151,9 @@ class Crew:
             log_level=self.config.log_level,
         )
         environment = {name: threads[name] for name in THREAD_VARIABLES if name in threads}
-        return Command("tfrunner_workers.spare", config, environment=environment, is_told=True)
+        return Command(
+            "tfrunner_workers.spare", config, slot.process, environment=environment, is_told=True
+        )
 
     def _worker(self, slot: Slot, placement: Placement, addresses: Addresses) -> WorkerConfig:
         return WorkerConfig(

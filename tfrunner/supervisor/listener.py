@@ -20,15 +20,25 @@ def listen(host: str, port: int) -> socket.socket:
     """Bind and listen.
 
     Raises:
-        ConfigError: The port is in use, or the address is not one of this machine.
+        ConfigError: The port is in use or does not exist, or the address is not one of this
+            machine.
     """
-    if not 0 <= port <= LAST_PORT:
-        raise ConfigError(f"port {port} does not exist; expected 0 (any free one) to {LAST_PORT}.")
+    check_port(port)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise ConfigError(_explain(exc, host, port)) from exc
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that does not exist.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not 0 <= port <= LAST_PORT:
+        raise ConfigError(f"port {port} does not exist; expected 0 (any free one) to {LAST_PORT}.")
 
 
 def listen_locally(path: Path) -> socket.socket:

@@ -8,9 +8,30 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tfrunner.errors import ConfigError
+from tfrunner.processes import raise_descriptor_limit
 from tfrunner.supervisor.placement import listed_gpus, masked_gpus
 
 NVIDIA_SMI_SECONDS = 15.0
+
+LEAST_FILES = 129
+"""Files that an api process must be able to open; with fewer it serves no connection."""
+
+
+def allow_open_files() -> None:
+    """Let this process, and those that it starts, open as many files as the system allows.
+
+    The dispatcher needs one for each gateway and client.
+
+    Raises:
+        ConfigError: It allows too few to serve anything.
+    """
+    limit = raise_descriptor_limit()
+    if limit < LEAST_FILES:
+        raise ConfigError(
+            f"a process may open {limit} files here; a server needs at least {LEAST_FILES} for "
+            "each of its processes. Raise the limit with `ulimit -n`."
+        )
 
 
 def find_gpus(mask: str | None, listing: Callable[[], str]) -> tuple[str, ...]:

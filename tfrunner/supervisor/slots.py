@@ -123,7 +123,7 @@ class Slot:
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self.failures)
         self.failures += 1
         self.early_deaths += 1
-        if code in (LOAD_ERROR, CONFIG_ERROR):
+        if code in (LOAD_ERROR, CONFIG_ERROR) and not served:  # else users' code called exit
             delay = LOAD_ERROR_DELAY
             self.trouble = "the model cannot be loaded; the worker's log says why"
         elif self.early_deaths >= TROUBLE_AFTER:

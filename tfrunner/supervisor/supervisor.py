@@ -17,13 +17,14 @@ from tfrunner import protocol, transport
 from tfrunner.config import RunFile, ServerConfig
 from tfrunner.errors import ProtocolError
 from tfrunner.processes import StopSignals
-from tfrunner.rundir import RunDirectory
+from tfrunner.rundir import RunDirectory, explained
 from tfrunner.supervisor import events
 from tfrunner.supervisor.children import Children
 from tfrunner.supervisor.core import Core
 from tfrunner.supervisor.crew import Addresses, Crew, parameters_file
 from tfrunner.supervisor.gauge import Gauge
 from tfrunner.supervisor.listener import listen, listen_locally, url
+from tfrunner.supervisor.machine import allow_open_files
 from tfrunner.supervisor.notify import notify
 from tfrunner.supervisor.placement import Placement
 from tfrunner.supervisor.probe import Probe
@@ -76,8 +77,9 @@ def serve(
         changes: Who finds out that something else is to be served; None: nobody does.
 
     Raises:
-        ConfigError: The port is in use, or there can be no run directory.
+        ConfigError: The port is in use, there can be no run directory, or hardly any open files.
     """
+    allow_open_files()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(config.host, config.port))
         run = stack.enter_context(RunDirectory(root))
@@ -126,13 +128,18 @@ def make_life(
 
 
 def write_parameters(config: ServerConfig, folder: Path) -> None:
-    """Put the parameters of Runnables where only workers of this user find them."""
+    """Put the parameters of Runnables where only workers of this user find them.
+
+    Raises:
+        ConfigError: They cannot be written.
+    """
     for model in config.models:
         if model.runnable is not None:
             path = parameters_file(str(folder), model.tag)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(model.runnable.parameters)
+            with explained(folder.parent):
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with open(descriptor, "wb") as file:
+                    file.write(model.runnable.parameters)
 
 
 class Life:
