@@ -10,9 +10,12 @@ Starts a server with nothing set, and measures in turn, several rounds in one ru
 2. Single-row requests with 256 in flight, from one thread (`Client.submit`) and from one
    event loop (`AsyncClient.submit`), and a bare pyzmq DEALER whose messages a ROUTER in another
    process sends back, the same number of requests in flight and the same number in each
-   message. The bare pair is measured twice: each request as a frame of its own, and all
-   requests of a message packed into one frame with msgpack. It neither casts nor waits for
-   single answers: it counts them.
+   message. The bare pair is measured in three ways. It neither casts, queues nor runs anything:
+   - `frames`: each request is a frame of its own; answers are counted, nobody waits for one.
+   - `packed`: all requests of a message are packed into one frame with msgpack, as small bodies
+     are in ours; answers are counted.
+   - `futures`: packed, and each request has a future of the standard library, in which its
+     answer is put as an array: what the caller of any client gets.
 
 Prints one line for each round and the medians with their ratios.
 """
@@ -22,6 +25,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -30,6 +34,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +174,51 @@ def bare(
     return count / (time.perf_counter() - begin)
 
 
+def answered(dealer: Dealer, row: Any, *, in_flight: int, together: int, seconds: float) -> float:
+    """Return the requests per second of two bare sockets, and a future for each request."""
+    unpack = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
+    numbers = itertools.count()
+    unsent: list[tuple[int, bytes]] = []
+    waiting: dict[int, Future[Any]] = {}
+
+    def submit() -> Future[Any]:
+        number, future = next(numbers), Future[Any]()
+        waiting[number] = future
+        unsent.append((number, row.tobytes()))
+        if len(unsent) >= together:
+            flush()
+        return future
+
+    def flush() -> None:
+        if unsent:
+            dealer.send([msgspec.msgpack.encode(unsent)])
+            unsent.clear()
+
+    def result(future: Future[Any]) -> Any:
+        while not future.done():
+            flush()
+            wait([dealer], LIMIT)
+            for _, frames in dealer.receive():
+                for number, body in unpack.decode(frames[0]):
+                    waiting.pop(number).set_result(np.frombuffer(body, row.dtype))
+        return future.result()
+
+    under_way = deque(submit() for _ in range(in_flight))
+    begin, count = time.perf_counter(), 0
+    while (now := time.perf_counter()) < begin + seconds:
+        result(under_way.popleft())
+        under_way.append(submit())
+        count += 1
+    for each in under_way:
+        result(each)
+    return count / (now - begin)
+
+
 def requests_per_message(client: Client, name: str, row: Any, *, in_flight: int) -> int:
-    """Return how many requests leave together where so many are under way: one batch."""
+    """Return how many requests leave together where so many are under way: one batch.
+
+    A message of the client holds as many (`background.MANY`), or what waits when there is less.
+    """
     before = batches(client, name)
     submitted(client, name, row, in_flight=in_flight, seconds=0.5)
     after = batches(client, name)
@@ -203,6 +251,7 @@ def measure(
                     awaited(client.address, name, row, in_flight=in_flight, seconds=seconds)
                 ),
                 "packed": bare(dealer, row.tobytes(), packed=True, **pair),
+                "futures": answered(dealer, row, **pair),
                 "lone_ms": 1000 * lone(lambda: client.predict(name, row), seconds),
             }
             if local is not None:
@@ -213,7 +262,7 @@ def measure(
     ratios = {
         f"{ours} / {theirs}": statistics.median(each[ours] / each[theirs] for each in rounds)
         for ours in ("submit", "async")
-        for theirs in ("frames", "packed")
+        for theirs in ("frames", "packed", "futures")
     }
     if local is not None:
         above = statistics.median(each["lone_ms"] - each["local_ms"] for each in rounds)

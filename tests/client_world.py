@@ -5,6 +5,7 @@ Both serve the same models, answer at once, and do as the test says.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -100,8 +101,10 @@ class HttpServer:
     def __init__(self) -> None:
         self.models = [model()]
         self.requests: list[tuple[str, str, Any]] = []
+        self.ids: list[str] = []  # of the predict requests that came
         self.answer: Callable[[], Response] | None = None
         self.faults: list[Response] = []  # answers to the next predict requests
+        self.waited_for = threading.Event()
         self.address = ""
 
     @property
@@ -160,6 +163,7 @@ class HttpServer:
     async def _predict(self, request: HttpRequest) -> Response:
         body = packing.unpack(await request.body())
         self.requests.append(("POST", request.url.path, body))
+        self.ids.append(request.headers["x-request-id"])
         if self.answer is not None:
             return self.answer()
         if self.faults:
@@ -169,6 +173,9 @@ class HttpServer:
             arrays = casting.bind(spec, (), body["inputs"])
         except TFRunnerError as exc:
             return _error(exc)
+        if spec.name == "silent":
+            self.waited_for.set()
+            await asyncio.Event().wait()
         if spec.name == "fail":
             return JSONResponse(
                 {"error": "the model raised", "code": "model_error", "request_id": "r-7"}, 500
@@ -185,12 +192,15 @@ def _error(exc: TFRunnerError) -> Response:
 
 
 @contextlib.contextmanager
-def http_server(port: int = 0) -> Iterator[HttpServer]:
-    """Run a server in a thread, on a free port or a given one."""
+def http_server(port: int = 0, **options: Any) -> Iterator[HttpServer]:
+    """Run a server in a thread, on a free port or a given one; options are uvicorn's."""
     world = HttpServer()
     listener = socket.create_server(("127.0.0.1", port))
-    world.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    config = uvicorn.Config(world.application(), log_level="error", lifespan="off", ws="none")
+    scheme = "https" if "ssl_certfile" in options else "http"
+    world.address = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+    config = uvicorn.Config(
+        world.application(), log_level="critical", lifespan="off", ws="none", **options
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

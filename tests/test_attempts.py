@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import pytest
 
+from tests.waiting import wait_for
 from tfrunner.attempts import Attempts, repeat
 from tfrunner.errors import (
     DeadlineExceeded,
@@ -65,6 +68,25 @@ def test_nothing_is_tried_after_the_deadline():
     """The last error is what the caller gets, at once."""
     assert attempts().pause(Overloaded("full", retry_after=2.0), 7.9) is None
     assert attempts().pause(Unavailable("x"), 9.96) is None
+
+
+def test_an_attempt_that_would_have_no_time_is_not_made():
+    """It could only hide the last error behind a DeadlineExceeded."""
+    assert attempts().pause(Unavailable("x"), 9.91) is None
+    assert attempts().pause(Unavailable("x"), 9.89) == 0.05
+
+
+def test_a_pause_that_outlasts_the_deadline_changes_nothing_about_the_error():
+    """A busy machine: nothing was sent again, so the refusal is what the call came to."""
+    made = Attempts(1.0, now=monotonic(), draw=lambda: 0.0)
+    refusal = Overloaded("the queue is full")
+
+    def act(left: float) -> None:
+        raise refusal
+
+    with pytest.raises(Overloaded) as caught:
+        repeat(made, act, sleep=lambda seconds: wait_for(lambda: monotonic() > made.deadline))
+    assert caught.value is refusal
 
 
 def test_a_server_that_was_never_met_is_waited_for_less_long():

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,6 +173,19 @@ def test_a_timeout_that_is_none_is_refused(door, timeout):
         door.predict("echo", rows(), timeout=timeout)
 
 
+@pytest.mark.parametrize(
+    "timeout",
+    [float("inf"), 1e300, 10**400, 10**7, np.int64(5), np.float32(5), Fraction(9, 2)],
+    ids=["inf", "1e300", "10**400", "10**7", "int64", "float32", "fraction"],
+)
+def test_any_number_of_seconds_is_a_timeout(door, timeout):
+    """More than a server takes is as much as it takes; NumPy's numbers are numbers."""
+    np.testing.assert_array_equal(door.predict("echo", rows(), timeout=timeout), rows())
+    assert door.call("is_ready", timeout=timeout)
+    assert door.call("models", timeout=timeout) and door.call("status", timeout=timeout)
+    assert Client(door.server.address, timeout=timeout).timeout <= 1e6
+
+
 def test_the_error_of_a_request_is_raised_in_its_caller(door):
     """The class that the server's code names, with its text."""
     from tfrunner import errors
@@ -239,10 +253,10 @@ def test_a_request_that_nobody_answers_ends_at_its_deadline_and_is_cancelled(fol
     with dispatcher(folder) as server:
         with pytest.raises(DeadlineExceeded):
             if is_async:
-                asyncio.run(_predict(server.address, "echo", rows(), method="silent", timeout=0.2))
+                asyncio.run(_predict(server.address, "echo", rows(), method="silent", timeout=1.0))
             else:
                 with Client(server.address) as client:
-                    client.predict("echo", rows(), method="silent", timeout=0.2)
+                    client.predict("echo", rows(), method="silent", timeout=1.0)
         assert server.cancelled.wait(5)
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from tests.test_serve import serving
 from tests.waiting import wait_for
 from tfrunner import Client
 from tfrunner.errors import DeadlineExceeded, TFRunnerError, Unavailable
@@ -127,3 +131,67 @@ def test_calls_survive_the_death_of_a_process(server: ServedClient, kind: str, w
         finally:
             is_over.set()
         assert all(each.result(3 * LIMIT) > 100 for each in running)
+
+
+def wait_until_free(port: int) -> None:
+    """Wait until nobody listens at a port."""
+
+    def is_free() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    wait_for(is_free)
+
+
+class Calling:
+    """A thread's calls with a client that it shares; each answer is checked."""
+
+    def __init__(self, client: Client, number: int) -> None:
+        self.client = client
+        self.number = number
+        self.done = 0
+        self.is_over = threading.Event()
+
+    def run(self) -> None:
+        """Call until it is over."""
+        while not self.is_over.is_set():
+            value = 100_000 * self.number + self.done
+            futures = [self.client.submit("echo", rows(value + 0.5)) for _ in range(3)]
+            np.testing.assert_array_equal(self.client.predict("echo", rows(value)), rows(value))
+            for each in futures:
+                np.testing.assert_array_equal(each.result(3 * LIMIT), rows(value + 0.5))
+            self.done += 1
+
+    def wait_for_more(self) -> None:
+        """Wait until it has made twenty more calls."""
+        enough = self.done + 20
+        wait_for(lambda: self.done > enough)
+
+
+@pytest.mark.parametrize("way", ["ipc", "http"])
+def test_threads_go_on_with_a_server_that_is_killed_and_started_again(
+    run_root: Path, way: str
+) -> None:
+    """The whole of it, twice: what was under way is answered by the next, to its own caller."""
+    with serving() as server:
+        port = urlsplit(server.address.http).port or 0
+    wait_until_free(port)
+    address = f"http://127.0.0.1:{port}" if way == "http" else None
+    with Client(address, timeout=3 * LIMIT) as client, ThreadPoolExecutor(4) as threads:
+        calling = [Calling(client, number) for number in range(4)]
+        running = []
+        try:
+            for _ in range(3):
+                with serving("--port", str(port)):  # killed at the end
+                    running = running or [threads.submit(each.run) for each in calling]
+                    for each in calling:
+                        each.wait_for_more()
+                wait_until_free(port)
+            with serving("--port", str(port)):
+                for each in calling:
+                    each.is_over.set()
+                for future in running:
+                    future.result(3 * LIMIT)
+        finally:
+            for each in calling:
+                each.is_over.set()

@@ -131,13 +131,13 @@ def test_without_retries_there_is_one_attempt(ask: Ask) -> None:
 
 
 @both
-def test_when_the_time_is_up_the_last_error_is_raised(ask: Ask) -> None:
+def test_when_there_is_no_time_for_another_attempt_the_last_error_is_raised(ask: Ask) -> None:
     """With the id of the request; every attempt had been refused."""
     with http_server() as server:
-        server.faults = [refusal() for _ in range(1000)]
+        server.faults = [refusal(), refusal("unavailable"), refusal(retry_after="30")]
         with pytest.raises(Overloaded) as caught:
-            ask(server.address, rows(), timeout=0.5)
-        assert len(server.predicts) > 2
+            ask(server.address, rows())
+        assert len(server.predicts) == 3
         assert caught.value.request_id
 
 
@@ -205,7 +205,7 @@ def test_a_server_that_starts_again_is_waited_for(method: str) -> None:
         client.predict("echo", rows())
     with client, ThreadPoolExecutor(1) as thread:
         with pytest.raises(Unavailable, match="nothing answers"):
-            client.predict("echo", rows(), timeout=0.2)
+            client.predict("echo", rows(), timeout=0.5)
         waiting = thread.submit(client.predict, "echo", rows(), method=method)
         with http_server(port):
             np.testing.assert_array_equal(waiting.result(LIMIT), rows())
@@ -267,10 +267,10 @@ def test_without_retries_a_refusal_is_raised(ask: Ask, folder: Path) -> None:
 def test_the_last_refusal_is_raised_at_the_end(ask: Ask, folder: Path) -> None:
     """Not a DeadlineExceeded, which would hide the reason."""
     with dispatcher(folder) as server:
-        server.faults = [("overloaded", 0.01)] * 1000
+        server.faults = [("unavailable", 0.01), ("overloaded", 0.01), ("overloaded", 30.0)]
         with pytest.raises(Overloaded, match="it is overloaded"):
-            ask(server.address, rows(), timeout=0.5)
-        assert len(server.bodies) > 2
+            ask(server.address, rows())
+        assert len(server.bodies) == 3
 
 
 def test_a_deadline_in_a_later_attempt_names_the_refusal(folder: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_deadline_in_a_later_attempt_names_the_refusal(folder: Path) -> None:
     with dispatcher(folder) as server:
         server.faults = [("overloaded", 0.01)]
         with pytest.raises(DeadlineExceeded, match="attempt before failed: it is overloaded"):
-            ask_sync(server.address, rows(), method="silent", timeout=0.5)
+            ask_sync(server.address, rows(), method="silent", timeout=2.0)
 
 
 # --- a server that was found ------------------------------------------------------------------
@@ -342,7 +342,7 @@ def test_an_array_may_be_changed_as_soon_as_its_caller_stops_waiting(folder: Pat
     with dispatcher(folder) as server:
         asyncio.run(give_up(server.address))
     sent = [np.frombuffer(body, "float32") for body in server.bodies[1:]]
-    assert len(sent) >= 20
+    assert len(sent) >= 10  # a busy machine may send nothing within 20 ms now and then
     assert all(float(each.min()) == float(each.max()) >= 0 for each in sent)
 
 
@@ -356,7 +356,7 @@ def test_a_runners_array_may_be_changed_after_its_timeout(folder: Path) -> None:
         for number in range(4):
             given[:] = number
             with pytest.raises(DeadlineExceeded):
-                runner.silent.run(given, timeout=0.1)
+                runner.silent.run(given, timeout=0.4)
             given[:] = -1
         server.resume()
         runner.run(rows(), timeout=LIMIT)

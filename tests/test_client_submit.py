@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.client_world import ROWS, Dispatcher, dispatcher, http_server, method, model, rows
-from tfrunner.client import AsyncClient, Client
+from tests.waiting import wait_for
+from tfrunner.client import SUBMIT_THREADS, AsyncClient, Client
 from tfrunner.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -120,7 +121,7 @@ def test_without_retries_a_refusal_is_the_answer(server: Dispatcher) -> None:
 
 def test_a_request_that_is_cancelled_between_attempts_stays_cancelled(server: Dispatcher) -> None:
     """What the further attempt comes to is of no interest any more."""
-    server.faults = [("overloaded", 0.2)]
+    server.faults = [("overloaded", 1.0)]
     with Client(server.address) as client:
         future = client.submit("echo", rows())
         with pytest.raises(TimeoutError):
@@ -129,6 +130,38 @@ def test_a_request_that_is_cancelled_between_attempts_stays_cancelled(server: Di
         with pytest.raises(CancelledError):
             future.result()
         np.testing.assert_array_equal(client.predict("echo", rows()), rows())
+        wait_for(lambda: len(server.bodies) == 3)  # the further attempt was the last
+        assert future.cancelled()
+
+
+def test_a_future_that_waits_for_a_thread_is_cancelled_before_it_is_sent() -> None:
+    """Over HTTP one that has a thread goes on: nothing can be taken back there."""
+    with http_server() as server, Client(server.address) as client:
+        silent = [
+            client.submit("echo", rows(), method="silent", timeout=LIMIT)
+            for _ in range(SUBMIT_THREADS)
+        ]
+        assert server.waited_for.wait(LIMIT)
+        wait_for(lambda: len(server.predicts) == SUBMIT_THREADS)
+        queued = [client.submit("echo", rows() + number) for number in range(4)]
+        assert [each.cancel() for each in queued] == [True] * 4
+        assert [each.cancel() for each in silent] == [False] * SUBMIT_THREADS
+        with pytest.raises(CancelledError):
+            queued[0].result()
+        np.testing.assert_array_equal(client.predict("echo", rows()), rows())
+        assert len(server.predicts) == SUBMIT_THREADS + 1
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 10**400, np.float32(9)])
+@pytest.mark.parametrize("way", ["http", "ipc"])
+def test_any_number_of_seconds_is_a_timeout(run_root: Path, way: str, timeout: Any) -> None:
+    """As for `predict`."""
+    with (
+        http_server() if way == "http" else dispatcher(run_root) as server,
+        Client(server.address) as client,
+    ):
+        future = client.submit("echo", rows(), timeout=timeout)
+        np.testing.assert_array_equal(future.result(LIMIT), rows())
 
 
 def test_a_closed_client_leaves_no_future_open(server: Dispatcher) -> None:

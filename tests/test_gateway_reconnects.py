@@ -226,7 +226,7 @@ def test_closing_towards_a_dispatcher_that_does_not_read_blocks_nobody(address: 
         while not closing.done():
             await asyncio.sleep(0.005)
             turns, longest, last = turns + 1, max(longest, monotonic() - last), monotonic()
-        assert turns > 10, f"the event loop stood still for {longest:.3f} s"
+        assert turns > 3, f"the event loop stood still for {longest:.3f} s"
 
     with Router("deaf") as router:
         assert isinstance(router, Router)

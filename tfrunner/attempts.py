@@ -23,6 +23,9 @@ FIRST_SECONDS = 0.05
 LONGEST_SECONDS = 1.0
 """Bounds of the back-off, which doubles."""
 
+LEAST_SECONDS = 0.05
+"""An attempt that would have less than this is not made: the error of the one before says more."""
+
 
 class Attempts:
     """The attempts of one call.
@@ -41,8 +44,8 @@ class Attempts:
     """
 
     __slots__ = (
-        *("_count", "_draw", "_last", "deadline", "is_alone", "is_enabled", "is_repeatable"),
-        *("may_have_run", "meet_by", "timeout"),
+        *("_count", "_draw", "_is_too_late", "_last", "deadline", "is_alone", "is_enabled"),
+        *("is_repeatable", "may_have_run", "meet_by", "timeout"),
     )
 
     def __init__(
@@ -63,21 +66,20 @@ class Attempts:
         self.is_alone = False
         self._draw = draw
         self._count = 0
+        self._is_too_late = False
         self._last: TFRunnerError | None = None
 
     def left(self, now: float) -> float:
-        """Return the seconds that are left.
+        """Return the seconds that are left for an attempt of which nothing was sent yet.
 
         Raises:
             DeadlineExceeded: There are none.
         """
-        left = self.deadline - now
-        if left <= 0:
-            raise DeadlineExceeded("the timeout passed before the request could be sent")
-        return left
+        self._is_too_late = now >= self.deadline
+        return seconds_left(self.deadline, now)
 
     def pause(self, error: TFRunnerError, now: float) -> float | None:
-        """Return the seconds to wait before the next attempt; None: there is none.
+        """Return the seconds to wait before the next attempt; None: there is none, or no time.
 
         Args:
             error: What the last attempt came to.
@@ -89,7 +91,7 @@ class Attempts:
         seconds = longest * (0.5 + self._draw() / 2)
         if error.retry_after is not None:
             seconds = max(seconds, error.retry_after * (1 + self._draw() / 4))
-        if now + seconds >= (self.meet_by if self.is_alone else self.deadline):
+        if now + seconds + LEAST_SECONDS > (self.meet_by if self.is_alone else self.deadline):
             return None
         self._count += 1
         self._last = error
@@ -99,6 +101,8 @@ class Attempts:
     def outcome(self, error: TFRunnerError) -> TFRunnerError:
         """Return what the caller is told, once there is no other attempt."""
         last = self._last
+        if self._is_too_late and last is not None:
+            return last
         if isinstance(error, Unavailable) and not self._is_safe(error) and self.may_have_run:
             return _reworded(error, f"{error.message} It may have run; it was not sent again.")
         if isinstance(error, DeadlineExceeded) and last is not None:
@@ -106,8 +110,30 @@ class Attempts:
             return _reworded(error, text, request_id=error.request_id or last.request_id)
         return error
 
+    def pause_or_raise(self, error: TFRunnerError, now: float) -> float:
+        """Return what `pause` does; where there is no other attempt, raise the `outcome`."""
+        seconds = self.pause(error, now)
+        if seconds is not None:
+            return seconds
+        outcome = self.outcome(error)
+        if outcome is error:
+            raise error
+        raise outcome from error
+
     def _is_safe(self, error: Unavailable) -> bool:
         return self.is_repeatable or not (self.may_have_run or isinstance(error, WorkerLost))
+
+
+def seconds_left(deadline: float, now: float) -> float:
+    """Return the seconds that are left.
+
+    Raises:
+        DeadlineExceeded: There are none.
+    """
+    left = deadline - now
+    if left <= 0:
+        raise DeadlineExceeded("the timeout passed before the request could be sent")
+    return left
 
 
 def first_attempt(timeout: float, *, is_enabled: bool, has_met: bool) -> Attempts:
@@ -142,11 +168,7 @@ def repeat(attempts: Attempts, act: Callable[[float], T], *, sleep: Callable[[fl
         try:
             return act(attempts.left(monotonic()))
         except TFRunnerError as exc:
-            seconds = attempts.pause(exc, monotonic())
-            if seconds is None:
-                if (outcome := attempts.outcome(exc)) is exc:
-                    raise
-                raise outcome from exc
+            seconds = attempts.pause_or_raise(exc, monotonic())
         sleep(seconds)
 
 
@@ -161,9 +183,5 @@ async def async_repeat(
         try:
             return await act(attempts.left(monotonic()))
         except TFRunnerError as exc:
-            seconds = attempts.pause(exc, monotonic())
-            if seconds is None:
-                if (outcome := attempts.outcome(exc)) is exc:
-                    raise
-                raise outcome from exc
+            seconds = attempts.pause_or_raise(exc, monotonic())
         await sleep(seconds)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
+import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
@@ -15,17 +18,22 @@ from typing import Any
 from tfrunner.casting import Call
 from tfrunner.driving import Driver, Hooks
 from tfrunner.errors import DeadlineExceeded, StateError, TFRunnerError
-from tfrunner.exchange import Exchange, Waiter, check_positive
+from tfrunner.exchange import Exchange, Settled, Waiter, check_positive
+from tfrunner.forks import OfProcess
 from tfrunner.link import no_status, nobody_there
 from tfrunner.pending import Answer, Outcome
 from tfrunner.promises import Promise, Rescue, Standing
 from tfrunner.shared_memory import SEGMENT_BYTES
 from tfrunner.specs import MethodSpec, ModelSpec
+from tfrunner.values import in_python
 
-Outcomes = deque[tuple[Waiter, Outcome]]
+Outcomes = deque[Settled]
 
 MANY = 64
 """So many requests leave at once; fewer wait for others, while the dispatcher has work."""
+
+OPEN_SECONDS = 10.0
+"""How long the dispatcher is waited for at most."""
 
 SLACK_SECONDS = 0.5
 """How long after a request's timeout its gateway is given up: its own timer answers before."""
@@ -56,10 +64,15 @@ class BackgroundGateway:
         self._find = find
         self._given = address
         self._process = 0
+        self._ready_in = 0  # the process that is connected; set last, so that threads may share it
+        self._moving: OfProcess[threading.Lock] = OfProcess(threading.Lock)
+        self._finalizer: weakref.finalize[..., Any] | None = None
         self._exchange: Exchange | None = None
         self._driver: Driver | None = None
         self._outcomes: Outcomes = deque()
         self._inherited: list[object] = []
+        self._parents_last_id = 0
+        self.gate = threading.RLock()  # of promises; a signal's handler may look at one
 
     @property
     def address(self) -> str:
@@ -68,13 +81,15 @@ class BackgroundGateway:
 
     @property
     def models(self) -> Mapping[str, ModelSpec]:
-        """What the dispatcher serves, by tag."""
-        return self._running()[0].models
+        """What the dispatcher serves, by tag; right after a fork, what it served the parent."""
+        if self._exchange is None:
+            raise _not_open()
+        return self._exchange.models
 
     def __repr__(self) -> str:
         return f"<BackgroundGateway {self.address} [{'open' if self._driver else 'closed'}]>"
 
-    def start(self, timeout: float = 10.0) -> None:
+    def start(self, timeout: float = OPEN_SECONDS) -> None:
         """Connect; wait for the dispatcher at most `timeout` seconds.
 
         Raises:
@@ -83,14 +98,18 @@ class BackgroundGateway:
         """
         if self._driver is not None:
             raise StateError("The connection is open already.")
+        self._connect(timeout)
+
+    def _connect(self, timeout: float) -> None:
         self._process = os.getpid()
         exchange = Exchange(
             self._given,
             self._name,
-            deliver=self._note,
+            deliver=self._outcomes.append,
             find=self._find,
             owns=True,
             shared=self._shared,
+            last_id=self._parents_last_id,
         )
         driver = Driver(
             Hooks(
@@ -100,20 +119,26 @@ class BackgroundGateway:
                 functools.partial(_is_settled, exchange, self._outcomes),
             )
         )
-        self._exchange, self._driver = exchange, driver
         driver.start()
+        self._exchange, self._driver = exchange, driver
+        self._finalizer = weakref.finalize(self, _let_go, exchange, driver, self._name)
+        self._finalizer.atexit = False
         try:
             opened = Standing()
             with driver.lock:
+                if driver.is_closed:  # by another thread
+                    raise _not_open()
                 driver.begin()
                 exchange.open(driver.agenda, opened)
                 driver.end()
             driver.drive(opened, timeout)
             if not opened.done():
                 raise nobody_there(self.address, timeout)
+            opened.result()
         except BaseException:
             self.close()
             raise
+        self._ready_in = os.getpid()
 
     def close(self) -> None:
         """Close; what is unanswered fails. Safe to repeat."""
@@ -122,8 +147,10 @@ class BackgroundGateway:
             return
         self._given = exchange.link.address
         self._driver = self._exchange = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
         if self._process == os.getpid():
-            exchange.link.close(driver.close(exchange.stop))
+            _close(exchange, driver)
 
     def find(self, name: str, version: str | None = None) -> ModelSpec:
         """Return a served model; see `Gateway.find`."""
@@ -151,7 +178,7 @@ class BackgroundGateway:
             StateError: The connection is not open.
             TFRunnerError: What the request came to.
         """
-        exchange, driver = self._running()
+        exchange, driver = self._running(timeout)
         check_positive(timeout)
         caller = Standing()
         with driver.lock:
@@ -190,15 +217,15 @@ class BackgroundGateway:
         Raises:
             StateError: The connection is not open.
         """
-        exchange, driver = self._running()
+        exchange, driver = self._running(timeout)
         check_positive(timeout)
         promise = Promise(self)
-        promise.rescue = rescue
+        if rescue is not None:
+            promise.rescue = rescue
         with driver.lock:
             driver.begin()
             exchange.submit(promise, model, method, call, timeout=timeout, client=client)
-            unsent = exchange.pending.unsent
-            driver.push(is_due=unsent == len(exchange.pending) or unsent >= MANY)
+            driver.push(is_due=exchange.pending.fills(MANY))
             driver.end()
         if self._outcomes:
             driver.deliver()
@@ -211,7 +238,7 @@ class BackgroundGateway:
             StateError: The connection is not open.
             Unavailable: No dispatcher answered in time.
         """
-        exchange, driver = self._running()
+        exchange, driver = self._running(timeout)
         reply = Standing()
         with driver.lock:
             driver.begin()
@@ -231,9 +258,18 @@ class BackgroundGateway:
         return state
 
     def drive(self, promise: Promise, timeout: float | None) -> None:
-        """Wait until a promise is kept, at most so many seconds."""
+        """Wait until a promise is kept, at most so many seconds.
+
+        Raises:
+            StateError: It is the parent's of this process, which was forked.
+        """
         driver = self._driver
-        if driver is None or self._process != os.getpid():
+        if promise.id <= self._parents_last_id or self._process not in (0, os.getpid()):
+            raise StateError(
+                "This request began before its process was forked: the answer comes to the "
+                "parent. Call again here."
+            )
+        if driver is None:
             promise.follow(timeout)
         else:
             driver.drive(promise, timeout)
@@ -255,29 +291,42 @@ class BackgroundGateway:
             driver.end()
         driver.deliver()
 
-    def _running(self) -> tuple[Exchange, Driver]:
+    def _running(self, timeout: float = OPEN_SECONDS) -> tuple[Exchange, Driver]:
+        if self._ready_in != os.getpid():  # looked at before what it speaks of
+            self._move(timeout)
         exchange, driver = self._exchange, self._driver
         if exchange is None or driver is None:
-            raise StateError("The connection is not open: call start() first.")
-        if self._process != os.getpid():
-            return self._start_in_child(exchange, driver)
+            raise _not_open()
         return exchange, driver
 
-    def _start_in_child(self, exchange: Exchange, driver: Driver) -> tuple[Exchange, Driver]:
-        """Connect a process that was forked: socket and threads are its parent's.
+    def _move(self, timeout: float) -> None:
+        """Connect a process that was forked; one thread of it does, the others wait."""
+        with self._moving.get():
+            exchange, driver = self._exchange, self._driver
+            if exchange is None or driver is None:
+                raise _not_open()
+            if self._process != os.getpid():
+                self._connect_child(exchange, driver, min(timeout, OPEN_SECONDS))
 
-        The old socket is kept: to close it would reach into the parent's.
+    def _connect_child(self, exchange: Exchange, driver: Driver, timeout: float) -> None:
+        """Connect anew: socket and threads are the parent's.
+
+        The old socket is kept: to close it would reach into the parent's. Where nobody
+        answers, the next use tries again.
         """
-        exchange.leave_to_parent()
+        parent = self._process
+        self._parents_last_id = exchange.leave_to_parent()
         self._inherited += [exchange, driver, self._outcomes]
+        if self._finalizer is not None:
+            self._finalizer.detach()
         self._given = exchange.link.address
-        self._exchange = self._driver = None
         self._outcomes = deque()
-        self.start()
-        return self._running()
-
-    def _note(self, waiter: Waiter, outcome: Outcome) -> None:
-        self._outcomes.append((waiter, outcome))
+        self.gate = threading.RLock()
+        try:
+            self._connect(timeout)
+        except BaseException:
+            self._process, self._exchange, self._driver = parent, exchange, driver
+            raise
 
     def __enter__(self) -> BackgroundGateway:
         self.start()
@@ -285,6 +334,23 @@ class BackgroundGateway:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _let_go(exchange: Exchange, driver: Driver, name: str) -> None:
+    """Have what nobody has closed closed by the thread that keeps it.
+
+    A garbage collector may call this in any thread, whatever locks that holds.
+    """
+    driver.abandon(functools.partial(_close, exchange, driver))
+    warnings.warn(f"{name} at {exchange.link.address} was not closed", ResourceWarning, 2)
+
+
+def _close(exchange: Exchange, driver: Driver) -> None:
+    exchange.link.close(driver.close(exchange.stop))
+
+
+def _not_open() -> StateError:
+    return StateError("The connection is not open: call start() first.")
 
 
 def _is_settled(exchange: Exchange, outcomes: Outcomes) -> bool:
@@ -300,8 +366,12 @@ def _deliver(exchange: Exchange, outcomes: Outcomes) -> bool:
             item = outcomes.popleft()
         except IndexError:  # another thread took it
             break
+        waiter, outcome = item
         try:
-            _settle(exchange, *item)
+            if type(outcome) is Answer and not waiter.cuts:
+                waiter.set_result(in_python(outcome.structure, outcome.arrays))
+            else:
+                _settle(exchange, waiter, outcome)
         except InvalidStateError:
             continue  # it was cancelled meanwhile
         except BaseException:
@@ -311,7 +381,7 @@ def _deliver(exchange: Exchange, outcomes: Outcomes) -> bool:
 
 
 def _settle(exchange: Exchange, waiter: Waiter, outcome: Outcome) -> None:
-    if not isinstance(outcome, Answer):
+    if isinstance(outcome, Answer):
+        waiter.set_result(outcome.without(waiter.cuts).value())
+    else:
         exchange.settle(waiter, outcome)
-    elif not waiter.done():
-        waiter.set_result((outcome.without(waiter.cuts) if waiter.cuts else outcome).value())

@@ -3,7 +3,8 @@
     with Client() as client:
         outputs = client.predict("digits", images)
 
-`Client` may be shared by any number of threads; `AsyncClient` belongs to one event loop.
+`Client` may be shared by any number of threads, and by the two sides of a fork; `AsyncClient`
+belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from tfrunner.client_address import describe, find_address, finder, is_http
 from tfrunner.client_async import AsyncClient
 from tfrunner.client_connection import HttpChannel, http_channel
 from tfrunner.client_direct import DirectChannel
-from tfrunner.client_models import ModelCall, ModelState, check_timeout
-from tfrunner.errors import DeadlineExceeded, NotFound, StateError, TFRunnerError, Unavailable
+from tfrunner.client_models import ModelCall, ModelState, check_timeout, client_closed
+from tfrunner.errors import DeadlineExceeded, NotFound, TFRunnerError, Unavailable
+from tfrunner.forks import OfProcess
+from tfrunner.renamed import Renamed
 
 __all__ = ["AsyncClient", "Client", "ModelState", "find_address"]
 
@@ -35,8 +38,16 @@ T = TypeVar("T")
 Channel = Union[HttpChannel, DirectChannel]
 
 
+class _Own:
+    """What a process that was forked has to make anew."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a signal's handler may close what its thread opens
+        self.threads: ThreadPoolExecutor | None = None
+
+
 class Client:
-    """Calls a server; a context manager.
+    """Calls a server; a context manager. A process that was forked connects for itself.
 
     Args:
         address: `http://host:port`, `ipc://path` or `tcp://127.0.0.1:port`; None: the server
@@ -46,6 +57,8 @@ class Client:
             starting again or gone. That happens only where it is safe: the method may run
             twice, or the server has certainly not begun it.
     """
+
+    from_url = Renamed()
 
     def __init__(
         self,
@@ -57,11 +70,11 @@ class Client:
         self.timeout = check_timeout(timeout)
         self.retries = retries
         self._given = address
-        self._lock = threading.Lock()
+        self._own: OfProcess[_Own] = OfProcess(_Own)
         self._channel: Channel | None = None
+        self._opening: Channel | None = None
         self._has_met = False
         self._closed = threading.Event()
-        self._threads: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
         return describe(self, self._given, self._channel)
@@ -119,7 +132,8 @@ class Client:
 
         So one thread can have any number of requests under way; requests that begin together
         travel together. Cancelling the future cancels the request. Over HTTP at most
-        `SUBMIT_THREADS` are under way at once, the others wait for their turn.
+        `SUBMIT_THREADS` are under way at once, the others wait for their turn; only those that
+        wait can be cancelled, and the interpreter does not end before all have ended.
 
         Args:
             model: `name`, or `name:version`.
@@ -134,14 +148,17 @@ class Client:
             Unavailable: No server answers.
         """
         call = ModelCall(model, method, args, kwargs)
-        attempts = self._attempts(timeout)
+        timeout = self.timeout if timeout is None else check_timeout(timeout)
+        begun = time.monotonic()
         channel = self._channel
-        if channel is None:
-            channel = self._repeat(attempts, lambda left: self._open(attempts, left))
         if not isinstance(channel, DirectChannel):
-            return self._in_thread(call, attempts)
-        rescue = functools.partial(self._rescue, call, attempts)
-        return channel.submit(call, attempts, rescue)
+            attempts = self._attempts(timeout)
+            if channel is None:
+                channel = self._repeat(attempts, lambda left: self._open(attempts, left))
+            if not isinstance(channel, DirectChannel):
+                return self._in_thread(call, attempts)
+        rescue = functools.partial(self._rescue, call, timeout, begun)
+        return channel.submit(call, begun + timeout, rescue)
 
     def _in_thread(self, call: ModelCall, attempts: Attempts, pause: float = 0.0) -> Future[Any]:
         """Perform a call in another thread; return the future of its outputs."""
@@ -150,20 +167,29 @@ class Client:
             self._closed.wait(pause)
             return self._act(lambda channel, *left: channel.predict(call, *left), attempts)
 
-        with self._lock:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(SUBMIT_THREADS, "tfrunner-submit")
-            return self._threads.submit(run)
+        own = self._own.get()
+        with own.lock:
+            if own.threads is None:
+                own.threads = ThreadPoolExecutor(SUBMIT_THREADS, "tfrunner-submit")
+            return own.threads.submit(run)
 
     def _rescue(
-        self, call: ModelCall, attempts: Attempts, promise: Future[Any], error: BaseException
+        self,
+        call: ModelCall,
+        timeout: float,
+        begun: float,
+        promise: Future[Any],
+        error: BaseException,
     ) -> BaseException | None:
         """Make further attempts for a request that failed, where that is of use.
 
-        Called by whoever drives the gateway: the attempts are made in another thread.
+        Called by whoever drives the gateway: the attempts are made in another thread. Nothing
+        of them is made before: nearly all requests need none.
         """
         if not isinstance(error, TFRunnerError):
             return error
+        attempts = Attempts(timeout, now=begun, is_enabled=self.retries)
+        attempts.is_repeatable = call.is_repeatable
         pause = attempts.pause(error, time.monotonic())
         if pause is None or self._closed.is_set():
             return attempts.outcome(error)
@@ -219,9 +245,13 @@ class Client:
     def close(self) -> None:
         """Close the connections; calls that wait fail. Safe to repeat."""
         self._closed.set()
-        with self._lock:
+        opening = self._opening
+        if opening is not None:
+            opening.close()  # who opens it holds the lock
+        own = self._own.get()
+        with own.lock:
             channel, self._channel = self._channel, None
-            threads, self._threads = self._threads, None
+            threads, own.threads = own.threads, None
         if channel is not None:
             channel.close()
         if threads is not None:
@@ -272,11 +302,12 @@ class Client:
         """Return the open channel; the first call of all opens it."""
         if self._channel is not None:
             return self._channel
-        if not self._lock.acquire(timeout=timeout):
+        lock = self._own.get().lock
+        if not lock.acquire(timeout=timeout):
             raise DeadlineExceeded(f"no connection to {self._given} within {timeout:.3g} s")
         try:
             if self._closed.is_set():
-                raise StateError("The client is closed; make a new one.")
+                raise client_closed()
             if self._channel is None:
                 attempts.is_alone = True
                 address = find_address(self._given)
@@ -285,12 +316,14 @@ class Client:
                     channel = HttpChannel(address)
                 else:
                     channel = DirectChannel(address, find=finder(self._given))
+                self._opening = channel
                 channel.open(min(timeout, OPEN_SECONDS))
                 attempts.is_alone = False
                 self._channel = channel
             return self._channel
         finally:
-            self._lock.release()
+            self._opening = None
+            lock.release()
 
 
 def _hand_over(promise: Future[Any], done: Future[Any]) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
+import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar, Union
@@ -13,7 +17,7 @@ from tfrunner.attempts import OPEN_SECONDS, Attempts, async_repeat, first_attemp
 from tfrunner.client_address import describe, find_address, finder, is_http
 from tfrunner.client_connection import AsyncHttpChannel, http_channel
 from tfrunner.client_direct import AsyncDirectChannel
-from tfrunner.client_models import ModelCall, ModelState, check_timeout
+from tfrunner.client_models import ModelCall, ModelState, check_timeout, client_closed
 from tfrunner.errors import DeadlineExceeded, NotFound, StateError, Unavailable
 
 T = TypeVar("T")
@@ -21,7 +25,11 @@ AsyncChannel = Union[AsyncHttpChannel, AsyncDirectChannel]
 
 
 class AsyncClient:
-    """Calls a server from an event loop; an async context manager. Otherwise as `Client`."""
+    """Calls a server from an event loop; an async context manager. Otherwise as `Client`.
+
+    It belongs to the event loop of its first call; in another one, or in a process that was
+    forked since, every call is a StateError.
+    """
 
     def __init__(
         self,
@@ -34,9 +42,12 @@ class AsyncClient:
         self.retries = retries
         self._given = address
         self._lock = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: AsyncChannel | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
         self._has_met = False
-        self._is_closed = False
+        self._closed = asyncio.Event()
 
     def __repr__(self) -> str:
         return describe(self, self._given, self._channel)
@@ -104,12 +115,26 @@ class AsyncClient:
         return await self._call(lambda channel, *left: channel.status(*left), timeout)
 
     async def close(self) -> None:
-        """Close the connections; calls that wait fail. Safe to repeat."""
-        async with self._lock:
-            channel, self._channel = self._channel, None
-            self._is_closed = True
-        if channel is not None:
+        """Close the connections; calls that wait fail. Safe to repeat.
+
+        Raises:
+            StateError: They belong to another event loop, which still runs.
+        """
+        if self._loop is None or not self._loop.is_closed():
+            self._enter_loop()
+        self._closed.set()
+        if self._opening is not None:
+            self._opening.cancel()
+        channel, self._channel = self._channel, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if channel is None:
+            return
+        if self._loop is asyncio.get_running_loop():
             await channel.close()
+        else:  # what its event loop had of it has ended with it
+            with contextlib.suppress(RuntimeError):
+                await channel.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -130,6 +155,7 @@ class AsyncClient:
         retries: bool | None = None,
     ) -> T:
         """Return what `act` returns with the open channel; again while that is of use."""
+        self._enter_loop()
         attempts = first_attempt(
             self.timeout if timeout is None else check_timeout(timeout),
             is_enabled=self.retries if retries is None else retries,
@@ -141,9 +167,25 @@ class AsyncClient:
             return await act(channel, attempts, attempts.left(time.monotonic()))
 
         try:
-            return await async_repeat(attempts, once, sleep=asyncio.sleep)
+            return await async_repeat(attempts, once, sleep=self._pause)
         finally:
             self._has_met = self._has_met or not attempts.is_alone
+
+    def _enter_loop(self) -> None:
+        """Belong to this event loop, or refuse to be used in another one."""
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        elif self._loop is not running:
+            raise StateError(
+                "An AsyncClient belongs to the event loop of its first call, and this is another "
+                "one: make a client in each event loop, or share one Client between threads."
+            )
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, at most until the client is closed."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
 
     async def _open(self, attempts: Attempts, timeout: float) -> AsyncChannel:
         """Return the open channel; the first call of all opens it."""
@@ -156,19 +198,51 @@ class AsyncClient:
                 f"no connection to {self._given} within {timeout:.3g} s"
             ) from exc
         try:
-            if self._is_closed:
-                raise StateError("The client is closed; make a new one.")
             if self._channel is None:
                 attempts.is_alone = True
-                address = find_address(self._given)
-                channel: AsyncChannel
-                if is_http(address):
-                    channel = AsyncHttpChannel(address)
-                else:
-                    channel = AsyncDirectChannel(address, find=finder(self._given))
-                await channel.open(min(timeout, OPEN_SECONDS))
+                self._channel = await self._connect(timeout)
                 attempts.is_alone = False
-                self._channel = channel
             return self._channel
         finally:
             self._lock.release()
+
+    async def _connect(self, timeout: float) -> AsyncChannel:
+        """Return a channel that is open."""
+        if self._closed.is_set():
+            raise client_closed()
+        address = find_address(self._given)
+        channel: AsyncChannel
+        if is_http(address):
+            channel = AsyncHttpChannel(address)
+        else:
+            channel = AsyncDirectChannel(address, find=finder(self._given))
+        self._opening = asyncio.ensure_future(channel.open(min(timeout, OPEN_SECONDS)))
+        try:
+            await self._opening
+        except asyncio.CancelledError:
+            if self._closed.is_set():
+                raise client_closed() from None
+            raise
+        finally:
+            self._opening = None
+        if self._closed.is_set():
+            await channel.close()
+            raise client_closed()
+        self._finalizer = weakref.finalize(
+            self, _let_go, channel, asyncio.get_running_loop(), process=os.getpid()
+        )
+        self._finalizer.atexit = False
+        return channel
+
+
+def _let_go(channel: AsyncChannel, loop: asyncio.AbstractEventLoop, *, process: int) -> None:
+    """Close the connections of a client that nobody has closed, in their event loop.
+
+    A garbage collector may call this in any thread. Once the event loop is closed its
+    transports and sockets are closed by finalizers of their own.
+    """
+    if process != os.getpid() or loop.is_closed():
+        return
+    with contextlib.suppress(RuntimeError):  # it is closed meanwhile
+        loop.call_soon_threadsafe(lambda: loop.create_task(channel.close()))
+    warnings.warn(f"An AsyncClient of {channel.address} was not closed", ResourceWarning, 2)

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import secrets
 import ssl
+import sys
 import time
 from typing import Any, TypeVar
 
@@ -17,9 +18,9 @@ import httpcore
 
 from tfrunner import config
 from tfrunner.attempts import Attempts
-from tfrunner.client_budget import BoundedBackend, Budget
+from tfrunner.client_budget import BoundedPool, Budget
 from tfrunner.client_http import HttpCalls, HttpReply, HttpRequest, Steps, was_refused
-from tfrunner.client_models import ModelCall, ModelState
+from tfrunner.client_models import MAX_TIMEOUT, ModelCall, ModelState
 from tfrunner.client_pools import POOL_CONNECTIONS, Pools
 from tfrunner.errors import (
     ConfigError,
@@ -29,14 +30,12 @@ from tfrunner.errors import (
     TFRunnerError,
     Unavailable,
 )
+from tfrunner.forks import OfProcess
 
 T = TypeVar("T")
 
 KEEPALIVE_SECONDS = 3.0
 """Shorter than a server keeps an idle connection, so that none is used while it closes."""
-
-MAX_TIMEOUT = 1e6
-"""Seconds; a server refuses more."""
 
 _LATE = "no answer from {address} within {timeout:.3g} s"
 _TRANSLATIONS: tuple[tuple[type[Exception], type[TFRunnerError], str], ...] = (
@@ -62,9 +61,11 @@ _TRANSLATIONS: tuple[tuple[type[Exception], type[TFRunnerError], str], ...] = (
     (httpcore.UnsupportedProtocol, ConfigError, "{address} cannot be called: {reason}"),
 )
 _TRANSLATED = tuple(kind for kind, _, _ in _TRANSLATIONS)
+_OF_HTTPCORE = tuple(kind for kind in _TRANSLATED if kind is not asyncio.TimeoutError)
+"""What an exchange in a thread raises; a TimeoutError there is that of a signal's handler."""
 
 
-def _translate(exc: Exception, address: str, timeout: float) -> TFRunnerError:
+def _translate(exc: BaseException, address: str, timeout: float) -> TFRunnerError:
     """Return the error of ours that an error of the connection stands for."""
     for kind, ours, message in _TRANSLATIONS:
         if isinstance(exc, kind):
@@ -87,19 +88,30 @@ def http_channel(channel: object, kind: type[T]) -> T:
     return channel
 
 
+class _Ids:
+    """The ids of one process's calls."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+
+    def new(self) -> str:
+        """Return one that no other call has."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
 class _Exchanges:
     """What happens around every exchange: ids, headers, and what its end says of the request."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._prefix = secrets.token_hex(6)
-        self._numbers = itertools.count(1)
+        self._ids: OfProcess[_Ids] = OfProcess(_Ids)
         key = config.api_key()
         self._own = [(b"Authorization", b"Bearer " + key.encode())] if key else []
 
     def new_id(self) -> str:
         """Return the id of a call, by which the server's log knows it too."""
-        return f"{self._prefix}-{next(self._numbers):x}"
+        return self._ids.get().new()
 
     def headers(self, request: HttpRequest, left: float, id: str) -> list[tuple[bytes, bytes]]:
         """Return the headers of a request; `left` is what the server may take, in seconds."""
@@ -110,11 +122,16 @@ class _Exchanges:
             headers.append((b"Content-Type", request.content_type.encode()))
         return headers
 
-    def failed(self, exc: Exception, attempts: Attempts) -> TFRunnerError:
+    def failed(
+        self, exc: BaseException, attempts: Attempts, *, is_closed: bool = False
+    ) -> TFRunnerError:
         """Return what an exchange that ended without a reply is raised as.
 
         Once there is a connection, the server may have read the whole request.
         """
+        if is_closed:
+            attempts.may_have_run = True
+            return Unavailable("the client was closed before the answer came.")
         attempts.is_alone = isinstance(exc, httpcore.ConnectError)
         attempts.may_have_run = not attempts.is_alone
         return _translate(exc, self._address, attempts.timeout)
@@ -148,12 +165,13 @@ class HttpChannel:
         self._exchanges = _Exchanges(address)
         tls = make_tls(address)
         self._pools = Pools(
-            lambda: httpcore.ConnectionPool(
+            lambda: BoundedPool(
                 ssl_context=tls,
                 max_connections=POOL_CONNECTIONS,
                 keepalive_expiry=KEEPALIVE_SECONDS,
-                network_backend=BoundedBackend(),
-            )
+            ),
+            close=BoundedPool.close,
+            harmless=_OF_HTTPCORE,
         )
 
     def run(self, steps: Steps[T], attempts: Attempts, timeout: float) -> T:
@@ -194,8 +212,9 @@ class HttpChannel:
                     content=request.body or None,
                     extensions=Budget(left).extensions(),
                 )
-        except _TRANSLATED as exc:
-            raise self._exchanges.failed(exc, attempts) from exc
+        except _OF_HTTPCORE as exc:
+            is_closed = self._pools.is_closed
+            raise self._exchanges.failed(exc, attempts, is_closed=is_closed) from exc
         return self._exchanges.replied(response, attempts)
 
     def open(self, timeout: float) -> None:
@@ -222,9 +241,9 @@ class HttpChannel:
         return self.run(self._calls.status(), attempts, timeout)
 
     def close(self) -> None:
-        """Close the connections."""
-        for pool in self._pools.take_all():
-            pool.close()
+        """Close the connections; what is under way fails."""
+        for pool in self._pools.end():
+            pool.shut()
 
 
 class AsyncHttpChannel:
@@ -234,13 +253,17 @@ class AsyncHttpChannel:
         self.address = address
         self._calls = HttpCalls()
         self._exchanges = _Exchanges(address)
+        self._closing: list[httpcore.AsyncConnectionPool] = []
+        self._under_way: set[asyncio.Task[Any]] = set()
         tls = make_tls(address)
         self._pools = Pools(
             lambda: httpcore.AsyncConnectionPool(
                 ssl_context=tls,
                 max_connections=POOL_CONNECTIONS,
                 keepalive_expiry=KEEPALIVE_SECONDS,
-            )
+            ),
+            close=self._closing.append,
+            harmless=(BaseException,),  # one thread at a time, and no signal's handler in between
         )
 
     async def run(self, steps: Steps[T], attempts: Attempts, timeout: float) -> T:
@@ -272,6 +295,9 @@ class AsyncHttpChannel:
         self, request: HttpRequest, attempts: Attempts, id: str, deadline: float
     ) -> HttpReply:
         left = deadline - time.monotonic()
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
         try:
             with self._pools.use() as pool:
                 exchange = pool.request(
@@ -282,7 +308,14 @@ class AsyncHttpChannel:
                 )
                 response = await asyncio.wait_for(exchange, left)
         except _TRANSLATED as exc:
-            raise self._exchanges.failed(exc, attempts) from exc
+            is_closed = self._pools.is_closed
+            raise self._exchanges.failed(exc, attempts, is_closed=is_closed) from exc
+        except asyncio.CancelledError as exc:
+            if task in self._under_way or _is_cancelled_else(task):
+                raise
+            raise self._exchanges.failed(exc, attempts, is_closed=True) from None
+        finally:
+            self._under_way.discard(task)
         return self._exchanges.replied(response, attempts)
 
     async def open(self, timeout: float) -> None:
@@ -309,6 +342,21 @@ class AsyncHttpChannel:
         return await self.run(self._calls.status(), attempts, timeout)
 
     async def close(self) -> None:
-        """Close the connections."""
-        for pool in self._pools.take_all():
-            await pool.aclose()
+        """Close the connections; what is under way fails.
+
+        Cancelling ends it wherever it is: one that still connects has no connection to close.
+        """
+        under_way, self._under_way = self._under_way, set()
+        for task in under_way:
+            task.cancel()
+        self._closing += self._pools.end()
+        while self._closing:
+            await self._closing.pop().aclose()
+
+
+def _is_cancelled_else(task: asyncio.Task[Any]) -> bool:
+    """Take back what `close` has asked a task; return whether somebody else cancelled it too.
+
+    Python 3.10 does not count who did.
+    """
+    return sys.version_info >= (3, 11) and task.uncancel() > 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tfrunner import casting
-from tfrunner.attempts import Attempts
+from tfrunner.attempts import Attempts, seconds_left
 from tfrunner.background import BackgroundGateway
 from tfrunner.client_models import ModelCall, ModelState, choose_method, spread
 from tfrunner.connections import owned
@@ -54,11 +54,10 @@ class DirectChannel:
         attempts.is_repeatable = method.repeatable
         return self._background.run(model, method, cast, timeout=deadline - time.monotonic())
 
-    def submit(self, call: ModelCall, attempts: Attempts, rescue: Rescue) -> Future[Any]:
+    def submit(self, call: ModelCall, deadline: float, rescue: Rescue) -> Future[Any]:
         """Return a future of the outputs of a call; `rescue` is asked when it fails."""
         model, method, cast = self._choices.prepare(call)
-        attempts.is_repeatable = method.repeatable
-        left = attempts.left(time.monotonic())
+        left = seconds_left(deadline, time.monotonic())
         return self._background.submit(model, method, cast, timeout=left, rescue=rescue)
 
     def models(self, attempts: Attempts, timeout: float) -> list[ModelState]:
@@ -136,16 +135,18 @@ class Choice(NamedTuple):
 
     def cast(self, call: ModelCall, method: MethodSpec) -> casting.Call:
         """Return the input of a call as it travels, with bytes of its own."""
-        return owned(self.cast_for_one_who_waits(call, method))
+        return owned(self._cast(call, method))
 
     def cast_for_one_who_waits(self, call: ModelCall, method: MethodSpec) -> casting.Call:
         """Return the same, with large bodies as they lie: see `connections.owned`."""
+        return owned(self._cast(call, method), waits=True)
+
+    def _cast(self, call: ModelCall, method: MethodSpec) -> casting.Call:
         if self.short is not None and len(call.args) == 1 and not call.kwargs:
             cast = self.short(call.args[0])
             if cast is not None:
                 return cast
-        cast = casting.cast(method, *spread(method, call.args, call.kwargs))
-        return owned(cast, waits=True)
+        return casting.cast(method, *spread(method, call.args, call.kwargs))
 
 
 class Choices:

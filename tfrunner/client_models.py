@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 import msgspec
 
-from tfrunner.errors import InvalidInput, NotFound, did_you_mean
+from tfrunner.errors import InvalidInput, NotFound, StateError, did_you_mean
 from tfrunner.specs import DictSpec, MethodSpec, ModelSpec
 
 T = TypeVar("T")
 
+MAX_TIMEOUT = 1e6
+"""Seconds; a server refuses more."""
 
-class ModelCall:
+
+class ModelCall(msgspec.Struct):
     """What a caller asks of a model, as it was written; its input is cast once.
 
     Further attempts send the same bytes, whatever became of the caller's arrays.
     """
 
-    __slots__ = ("_form", "_method", "args", "kwargs", "method", "model")
+    model: str
+    method: str | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    _method: MethodSpec | None = None
+    _form: Any = None
 
-    def __init__(
-        self, model: str, method: str | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        self.model = model
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
-        self._method: MethodSpec | None = None
-        self._form: Any = None
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the method that it was cast for may run twice."""
+        return self._method is None or self._method.repeatable
 
     def in_form(self, method: MethodSpec, make: Callable[[ModelCall, MethodSpec], T]) -> T:
         """Return the input as it travels; made once for as long as the method is the same."""
@@ -109,12 +113,20 @@ def spread(
     return (), given
 
 
-def check_timeout(timeout: float) -> float:
-    """Return the timeout in seconds if it is one.
+def check_timeout(timeout: Any) -> float:
+    """Return a timeout in seconds, at most MAX_TIMEOUT: more is the same to everybody.
 
     Raises:
         InvalidInput: It is no positive number.
     """
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+    if type(timeout) is float and 0 < timeout <= MAX_TIMEOUT:
+        return timeout
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not is_number or not timeout > 0:
         raise InvalidInput(f"timeout is {timeout!r}; expected a positive number of seconds.")
-    return float(timeout)
+    return float(min(timeout, MAX_TIMEOUT))
+
+
+def client_closed() -> StateError:
+    """Return the error of a call of a client that is closed."""
+    return StateError("The client is closed; make a new one.")

@@ -183,13 +183,13 @@ def owned(call: Call, *, waits: bool = False) -> Call:
         waits: Whether its owner waits until it is not sent again. Then large bodies are left to
             the gateway, which copies them once, to where they leave from.
     """
-    if all(type(body) is bytes for body in call.bodies):
+    for body in call.bodies:
+        if type(body) is not bytes:
+            break
+    else:
         return call
-    return call._replace(
-        bodies=tuple(
-            body if waits and len(body) >= LEND_FROM else bytes(body) for body in call.bodies
-        )
-    )
+    bodies = (body if waits and len(body) >= LEND_FROM else bytes(body) for body in call.bodies)
+    return Call(call.layout, call.rows, tuple(bodies), call.cuts)
 
 
 def wait(future: concurrent.futures.Future[Any], timeout: float) -> Any:

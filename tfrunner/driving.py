@@ -85,11 +85,17 @@ class Driver:
         self._keeper_wakes_at = FOREVER
         self._holds = False
         self._flushed_at = -FOREVER
+        self._farewell: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._keep, name="tfrunner-gateway", daemon=True)
 
     def __repr__(self) -> str:
         names = {None: "nobody", self._caller: "a caller", self._keeper: "the keeper"}
         return f"<Driver [{names[self._driving]} drives | {len(self._followers)} follow]>"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody drives any more."""
+        return self._is_closed
 
     def start(self) -> None:
         """Start the keeper."""
@@ -116,14 +122,14 @@ class Driver:
         Args:
             is_due: At once. Otherwise more may come that it can leave together with.
         """
-        now = monotonic()
         self._holds = not is_due
         if is_due and (self._driving is None or self._is_asleep):
             self._hooks.flush()
-            self._flushed_at = now
+            self._flushed_at = monotonic()
         if self._driving is None:
-            self._ask_keeper(now + GRACE_SECONDS)
-        elif self._holds and self._is_asleep and self._wakes_at > now + GATHER_SECONDS:
+            if self._wish == FOREVER:  # else he was asked for an earlier moment
+                self._ask_keeper(monotonic() + GRACE_SECONDS)
+        elif self._holds and self._is_asleep and self._wakes_at > monotonic() + GATHER_SECONDS:
             self._driving.ring()
 
     def deliver(self) -> None:
@@ -196,6 +202,15 @@ class Driver:
             if self._caller.thread != me:
                 self._caller.close()
         return outcome
+
+    def abandon(self, farewell: Callable[[], None]) -> None:
+        """Note that nobody will use or close this any more; takes no lock.
+
+        Args:
+            farewell: Closes everything; called by the keeper when it next wakes up, at the
+                latest to say Hello.
+        """
+        self._farewell = farewell
 
     # --- the seat ---------------------------------------------------------------------------
 
@@ -288,11 +303,15 @@ class Driver:
                 log.exception("the connection to the dispatcher is made anew")
             finally:
                 self._leave(self._keeper, threading.get_ident())
+        if self._farewell is not None:
+            self._farewell()
+            self._caller.close()
+        self._keeper.close()
 
     def _await_need(self) -> bool:
         """Wait until the keeper is needed, and take the seat; False: it is over."""
         with self.lock:
-            while not self._is_closed:
+            while not self._is_closed and self._farewell is None:
                 now = monotonic()
                 due = min(self._wish, self.agenda.next())
                 if self._driving is None and due <= now:

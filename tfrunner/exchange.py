@@ -43,16 +43,20 @@ class Waiter(Reply, Protocol):
     cuts: tuple[Short, ...]
 
 
+Settled = tuple[Waiter, Outcome]
+
+
 class Exchange:
     """Models, requests and answers of one gateway.
 
     Args:
         address: Where the dispatcher listens.
         name: What the dispatcher calls this peer in its log.
-        deliver: Called with each waiter and its answer or error; `settle` is one, at once.
+        deliver: Called with each waiter and its answer or error; `settle` does what is left.
         find: Says where the dispatcher listens by now, asked while it does not answer.
         owns: Whether the bodies of a call may change as soon as nobody waits for it.
         shared: Bytes of shared memory for large bodies; 0: none.
+        last_id: The number of the last request before.
     """
 
     def __init__(
@@ -60,10 +64,11 @@ class Exchange:
         address: str,
         name: str,
         *,
-        deliver: Callable[[Waiter, Outcome], None],
+        deliver: Callable[[Settled], object],
         find: Callable[[], str] | None = None,
         owns: bool = False,
         shared: int = SEGMENT_BYTES,
+        last_id: int = 0,
     ) -> None:
         self.models: dict[str, ModelSpec] = {}
         self.link = Link(
@@ -74,7 +79,7 @@ class Exchange:
         self._found: dict[tuple[str, str | None], ModelSpec] = {}
         self._deliver = deliver
         self._liveness = self.link.liveness
-        self._last_id = 0
+        self._last_id = last_id
         self._turns: Turns | None = None
         self._timer: Timer | None = None
         self._timer_at = float("inf")
@@ -98,7 +103,8 @@ class Exchange:
             return 0.0
         for each in self.pending.give_up():
             text = "the gateway was closed before an answer came"
-            self._deliver(each.waiter, _lost(each) if each.may_have_run else Unavailable(text))
+            error = _lost(each) if each.may_have_run else Unavailable(text)
+            self._deliver((each.waiter, error))
         if self._liveness.is_connected:
             self.flush()
         if self._timer is not None:
@@ -107,9 +113,10 @@ class Exchange:
         self._lender.forget()
         return self.link.stop()
 
-    def leave_to_parent(self) -> None:
-        """Let go of what this process has inherited, and its parent uses."""
+    def leave_to_parent(self) -> int:
+        """Let go of what this process has inherited, and its parent uses; return the last id."""
         self._lender.forget()
+        return self._last_id
 
     def find(self, name: str, version: str | None = None) -> ModelSpec:
         """Return a served model; see `Gateway.find`."""
@@ -159,14 +166,14 @@ class Exchange:
         self._last_id = id = self._last_id + 1
         waiter.id, waiter.cuts = id, call.cuts
         if turns is None or not self._liveness.is_connected:
-            self._deliver(waiter, no_dispatcher())
+            self._deliver((waiter, no_dispatcher()))
             return False
         bodies = call.bodies
         for body in bodies:
             if len(body) >= LEND_FROM:
                 bodies = self._lend(id, bodies)
                 break
-        timeout = min(float(timeout), LONGEST_TIMEOUT)
+        timeout = float(timeout) if timeout < LONGEST_TIMEOUT else LONGEST_TIMEOUT
         request = Request(
             id,
             model.tag,
@@ -248,8 +255,8 @@ class Exchange:
     def _take(self, message: Results | Failures) -> None:
         if isinstance(message, Failures):
             message = Failures(self._send_refused_again(message.failures))
-        for waiter, outcome in self.pending.take(message):
-            self._deliver(waiter, outcome)
+        for settled in self.pending.take(message):
+            self._deliver(settled)
         if isinstance(message, Results) and message.released:
             self._lender.give_back(message.released)
 
@@ -265,14 +272,14 @@ class Exchange:
                 self.pending.replace(id, self._lender.copy_out(id, bodies))
         self._lender.forget()
         for lost in self.pending.send_again(monotonic()):
-            self._deliver(lost.waiter, _lost(lost))
+            self._deliver((lost.waiter, _lost(lost)))
         for outgoing in self.pending.outgoing():
             self.link.send(outgoing)
 
     def _lose(self) -> None:
         """Fail everything: the dispatcher is gone."""
         for each in self.pending.give_up():
-            self._deliver(each.waiter, _lost(each))
+            self._deliver((each.waiter, _lost(each)))
         self.pending.outgoing()  # the next dispatcher knows none of it
         self._lender.forget()
 
@@ -290,7 +297,7 @@ class Exchange:
         for late in self.pending.expire(monotonic()):
             tag, timeout = late.request.model, late.request.timeout
             error = DeadlineExceeded(f"{tag} gave no answer within {timeout:.3g} s")
-            self._deliver(late.waiter, error)
+            self._deliver((late.waiter, error))
         deadline = self.pending.next_deadline()
         if deadline is not None:
             self._set_timer(self._turns, deadline)

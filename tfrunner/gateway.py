@@ -11,11 +11,11 @@ from typing import Any
 
 from tfrunner.casting import Call
 from tfrunner.errors import StateError
-from tfrunner.exchange import Exchange, Waiter, check_positive
+from tfrunner.exchange import Exchange, Settled, check_positive
 from tfrunner.link import no_status, nobody_there
 from tfrunner.metric_series import Reporter
 from tfrunner.padding import Short
-from tfrunner.pending import Answer, Outcome
+from tfrunner.pending import Answer
 from tfrunner.shared_memory import SEGMENT_BYTES
 from tfrunner.specs import MethodSpec, ModelSpec
 
@@ -119,7 +119,8 @@ class Gateway:
             return
         linger = self._exchange.stop()
         if linger:
-            await loop.run_in_executor(None, self._exchange.link.close, linger)
+            running = asyncio.get_running_loop()  # the gateway's own may be closed
+            await running.run_in_executor(None, self._exchange.link.close, linger)
         else:
             self._exchange.link.close(0.0)
 
@@ -246,8 +247,8 @@ class Gateway:
         """Return the name that the server's logs give to a request."""
         return self._exchange.request_id(id)
 
-    def _settle(self, waiter: Waiter, outcome: Outcome) -> None:
-        self._exchange.settle(waiter, outcome)
+    def _settle(self, settled: Settled) -> None:
+        self._exchange.settle(*settled)
 
     def _flush(self) -> None:
         self._flush_is_due = False

@@ -135,7 +135,10 @@ class Link:
         if self._timer is not None:
             self._timer.cancel()
         self._turns = None
-        self._fail_asked(Unavailable("the gateway was closed before an answer came"))
+        error = Unavailable("the gateway was closed before an answer came")
+        self._fail_asked(error)
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(error)
         return linger
 
     def close(self, linger: float) -> None:

@@ -6,14 +6,15 @@ resolve the waiters that the other methods return. On the hottest path of the pr
 
 from __future__ import annotations
 
-import functools
 import heapq
+import itertools
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, Union
+from typing import Any, Generic, TypeVar, Union
 
 import msgspec
 import numpy as np
 
+from tfrunner.blocks import apart, check_spans, result_form
 from tfrunner.errors import ModelError, ProtocolError, TFRunnerError, from_wire
 from tfrunner.padding import Short, cut_back
 from tfrunner.protocol import (
@@ -27,17 +28,17 @@ from tfrunner.protocol import (
     Span,
     Submit,
 )
-from tfrunner.specs import Node, leaves
-from tfrunner.tensors import Array, Layout, batch_axis, decode_layout, rows_of, unpack
+from tfrunner.specs import Node
+from tfrunner.tensors import Array, rows_of, unpack
 from tfrunner.values import in_python
 
 SPARE_DEADLINES = 1024
-"""So many deadlines of finished requests, and as many as there are others, may pile up."""
+"""So many early deadlines of finished requests, and as many as there are others, may pile up."""
 
 W = TypeVar("W")
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """The outputs of one request.
 
     Args:
@@ -55,7 +56,8 @@ class Answer(NamedTuple):
 
     def without(self, cuts: Sequence[Short]) -> Answer:
         """Return the answer without what belongs to filled-up inputs."""
-        return self._replace(arrays=cut_back(self.structure, self.arrays, cuts))
+        kept = cut_back(self.structure, self.arrays, cuts)
+        return Answer(kept, self.structure, self.timing, self.batch_rows)
 
     def value(self) -> Any:
         """Return Python's form of the outputs: an array, or dicts, lists and tuples of them."""
@@ -83,30 +85,6 @@ class Waiting(msgspec.Struct, Generic[W]):
     rows_here: int = 0
 
 
-class ResultForm(NamedTuple):
-    """What the layout of a block says; `axes` counts rows for each output, None if it does not."""
-
-    layout: Layout
-    structure: Node
-    axes: tuple[int | None, ...]
-    is_plain: bool  # every output counts its rows on axis 0
-
-
-@functools.lru_cache(maxsize=4096)
-def result_form(data: bytes) -> ResultForm:
-    """Return what the layout of a block says.
-
-    Raises:
-        ProtocolError: It is no layout of a result.
-    """
-    layout = decode_layout(data)
-    structure = layout.structure
-    if structure is None or sum(1 for _ in leaves(structure)) != len(layout.leaves):
-        raise ProtocolError("the layout of a result has no structure that fits its tensors")
-    axes = tuple(batch_axis(leaf) for leaf in layout.leaves)
-    return ResultForm(layout, structure, axes, all(axis == 0 for axis in axes))
-
-
 class Pending(Generic[W]):
     """The unanswered requests of one gateway; `W` is what waits for an answer.
 
@@ -115,10 +93,11 @@ class Pending(Generic[W]):
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, Waiting[W]] = {}
+        self._waiting: dict[int, Waiting[W]] = {}  # the deadlines rise, but for the early ones
         self._unsent: list[Request] = []
         self._dropped: list[int] = []
-        self._deadlines: list[tuple[float, int]] = []  # a heap; finished ones leave it late
+        self._latest = 0.0
+        self._early: list[tuple[float, int]] = []  # a heap; finished ones leave it late
         self.never_sent: set[int] = set()
 
     def __len__(self) -> int:
@@ -128,22 +107,28 @@ class Pending(Generic[W]):
         unsent, dropped = len(self._unsent), len(self._dropped)
         return f"<Pending [{len(self)} waiting | {unsent} unsent | {dropped} to cancel]>"
 
-    @property
-    def unsent(self) -> int:
-        """How many requests go with the next `outgoing`."""
-        return len(self._unsent)
+    def fills(self, message: int) -> bool:
+        """Whether so many requests, or all that there are, go with the next `outgoing`."""
+        unsent = len(self._unsent)
+        return unsent >= message or unsent == len(self._waiting)
 
     def add(
         self, request: Request, *, deadline: float, waiter: W, is_repeatable: bool = True
     ) -> None:
         """Take a new request, to be sent with the next `outgoing`."""
+        if deadline >= self._latest or not self._waiting:
+            self._latest = deadline
+        else:
+            self._note_early(deadline, request.id)
         self._waiting[request.id] = Waiting(request, deadline, waiter, is_repeatable)
         self._unsent.append(request)
-        if len(self._deadlines) > 2 * len(self._waiting) + SPARE_DEADLINES:
-            self._deadlines = [(each.deadline, id) for id, each in self._waiting.items()]
-            heapq.heapify(self._deadlines)
-        else:
-            heapq.heappush(self._deadlines, (deadline, request.id))
+
+    def _note_early(self, deadline: float, id: int) -> None:
+        """Note a deadline before that of a request that came before."""
+        if len(self._early) > 2 * len(self._waiting) + SPARE_DEADLINES:
+            self._early = [each for each in self._early if each[1] in self._waiting]
+            heapq.heapify(self._early)
+        heapq.heappush(self._early, (deadline, id))
 
     def drop(self, id: int) -> None:
         """Forget a request that nobody waits for any more; the dispatcher is told."""
@@ -152,21 +137,29 @@ class Pending(Generic[W]):
 
     def next_deadline(self) -> float | None:
         """Return the nearest deadline of an unanswered request."""
-        while self._deadlines:
-            deadline, id = self._deadlines[0]
-            if id in self._waiting:
-                return deadline
-            heapq.heappop(self._deadlines)
-        return None
+        first = next(iter(self._waiting.values()), None)
+        if first is None:
+            return None
+        early = self._early
+        while early and early[0][1] not in self._waiting:
+            heapq.heappop(early)
+        # That of the first one, or an early one: of those that came after the first, all others
+        # have one that was the latest by then.
+        return min(first.deadline, early[0][0]) if early else first.deadline
 
     def expire(self, now: float) -> list[Waiting[W]]:
         """Drop the requests whose deadline is over, and return them."""
         expired = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            _, id = heapq.heappop(self._deadlines)
-            expired.append(self._waiting[id])
-            self.drop(id)
-        return expired
+        while self._early and self._early[0][0] <= now:
+            _, id = heapq.heappop(self._early)
+            if id in self._waiting:
+                expired.append(self._waiting[id])
+                self.drop(id)
+        late = itertools.takewhile(lambda each: each.deadline <= now, self._waiting.values())
+        for each in list(late):
+            expired.append(each)
+            self.drop(each.request.id)
+        return sorted(expired, key=lambda each: each.deadline)
 
     def outgoing(self) -> list[Message]:
         """Return the messages to send now: at most one Submit and one Cancel."""
@@ -246,7 +239,7 @@ class Pending(Generic[W]):
                 try:
                     self._take_block(block, outcomes)
                 except ProtocolError as exc:
-                    self._refuse(block.spans, exc, outcomes)
+                    self._take_apart(block, exc, outcomes)
             return outcomes
         for failure in message.failures:
             known = self._waiting.pop(failure.request, None)
@@ -259,6 +252,7 @@ class Pending(Generic[W]):
         layout, structure, axes, is_plain = form = result_form(block.layout)
         arrays = unpack(layout, block.bodies, check_spans(block.spans, form))
         waiting, start = self._waiting, 0
+        timing, batch_rows = block.timing, block.batch_rows
         only = arrays[0] if is_plain and len(arrays) == 1 else None
         for span in block.spans:
             count = span.stop - span.start
@@ -274,7 +268,7 @@ class Pending(Generic[W]):
                         array if axis is None else rows_of(array, axis, start, stop)
                         for array, axis in zip(arrays, axes, strict=True)
                     ]
-                answer = Answer(own, structure, block.timing, block.batch_rows)
+                answer = Answer(own, structure, timing, batch_rows)
                 outcome: Outcome | None = answer
                 if not count == span.rows == known.request.rows:
                     outcome = _complete(known, span, answer, axes)
@@ -282,6 +276,20 @@ class Pending(Generic[W]):
                     del waiting[span.request]
                     outcomes.append((known.waiter, outcome))
             start = stop
+
+    def _take_apart(
+        self, block: Block, why: ProtocolError, outcomes: list[tuple[W, Outcome]]
+    ) -> None:
+        """Take each request's rows alone: those of others need not be what cannot be read."""
+        try:
+            alone = apart(block)
+        except ProtocolError:
+            return self._refuse(block.spans, why, outcomes)
+        for each in alone:
+            try:
+                self._take_block(each, outcomes)
+            except ProtocolError as exc:
+                self._refuse(each.spans, exc, outcomes)
 
     def _refuse(
         self, spans: Sequence[Span], why: ProtocolError, outcomes: list[tuple[W, Outcome]]
@@ -292,24 +300,6 @@ class Pending(Generic[W]):
             if known is not None:
                 error = TFRunnerError(f"the server's answer cannot be read: {why}")
                 outcomes.append((known.waiter, error))
-
-
-def check_spans(spans: Sequence[Span], form: ResultForm) -> int:
-    """Check that the spans of a block can be told apart; return how many rows they have.
-
-    Raises:
-        ProtocolError: A span is empty or ends beyond its request, or an output that does
-            not count rows would go to several requests.
-    """
-    rows = 0
-    for span in spans:
-        rows += span.stop - span.start
-        if not (span.start < span.stop <= span.rows or span.rows == span.stop == 0):
-            raise ProtocolError(f"rows {span.start} to {span.stop} of {span.rows} are no range")
-    is_whole = len(spans) == 1 and spans[0].stop - spans[0].start == spans[0].rows
-    if not (is_whole or form.is_plain) and None in form.axes:
-        raise ProtocolError("an output without rows was shared out among several requests")
-    return rows
 
 
 def _complete(
@@ -340,13 +330,25 @@ def _complete(
 
 def _join(parts: Sequence[Answer], axes: tuple[int | None, ...]) -> Outcome:
     """Put the rows of an oversize request together, in their order."""
+    first = parts[0]
+    dtypes = [array.dtype for array in first.arrays]
+    if any(part.structure != first.structure for part in parts):
+        return _unfit(parts, "they are nested or named differently")
+    if any([array.dtype for array in part.arrays] != dtypes for part in parts):
+        return _unfit(parts, "their dtypes differ")
     try:
         arrays = [
             np.concatenate([part.arrays[index] for part in parts], axis=axis or 0)
             for index, axis in enumerate(axes)
         ]
     except (ValueError, IndexError) as exc:
-        return ModelError(
-            f"the outputs of the {len(parts)} parts of this request do not fit together: {exc}"
-        )
-    return Answer(arrays, parts[0].structure)
+        return _unfit(parts, str(exc))
+    return Answer(arrays, first.structure)
+
+
+def _unfit(parts: Sequence[Answer], why: str) -> ModelError:
+    return ModelError(
+        f"the outputs of the {len(parts)} parts of this request do not fit together: {why}. A "
+        "request with more rows than a batch may have is run in parts; the method must return "
+        "the same form for all rows."
+    )

@@ -12,14 +12,19 @@
 7. A bind to a path where another process listens is refused: ZeroMQ would take the path from
    it silently. (The lock of the run directory closes the gap between looking and binding.)
 8. Who bound a path removes its file when it closes: ZeroMQ leaves it.
+9. A socket that nobody has closed is closed before its context ends, by a finalizer that keeps
+   both: a garbage collector may take the context first, which then waits for the socket for ever.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import secrets
 import socket
+import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +93,16 @@ def _is_listening(path: str) -> bool:
         return True
 
 
+def _end(
+    socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], *, name: str, process: int
+) -> None:
+    """Close a socket that nobody can close any more; rule 9. A parent's is left alone."""
+    if process == os.getpid():
+        socket.close(linger=0)
+        context.term()
+        warnings.warn(f"{name} was not closed", ResourceWarning, stacklevel=2)
+
+
 class _Socket:
     """What a Router and a Dealer share."""
 
@@ -97,11 +112,17 @@ class _Socket:
         self.identity = new_identity(name)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
 
     def open(self) -> None:
         """Create the socket; nothing is sent or bound yet."""
         self._context = zmq.Context()
         opened = self._context.socket(self.kind)
+        name = self.identity.decode()
+        self._finalizer = weakref.finalize(
+            self, _end, opened, self._context, name=name, process=os.getpid()
+        )
+        self._finalizer.atexit = False  # a thread may be using it until the end
         opened.setsockopt(zmq.SNDHWM, 0)
         opened.setsockopt(zmq.RCVHWM, 0)
         opened.setsockopt(zmq.LINGER, 0)
@@ -158,6 +179,8 @@ class _Socket:
     def close(self, linger: float = 0.0) -> None:
         """Close; wait at most `linger` seconds for what was sent to leave."""
         if self._socket is not None and self._context is not None:
+            if self._finalizer is not None:
+                self._finalizer.detach()
             self._socket.close(linger=int(linger * 1000))
             self._context.term()
             self._socket = self._context = None
