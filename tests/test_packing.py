@@ -59,6 +59,22 @@ def test_what_is_not_plain_data_is_not_sent(value):
         pack({"x": value})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [{1: 0.5}, {-(2**63): 1, 2**64 - 1: 2}, {None: 1, True: 2}, {2.5: [1]}, {b"a": {"b": {3: 4}}}],
+    ids=repr,
+)
+def test_keys_of_a_dict_need_not_be_text(value):
+    """Python's dicts have numbers as keys."""
+    assert unpack(pack(value)) == value
+
+
+def test_a_key_that_would_come_back_as_a_list_is_named():
+    """MessagePack has no tuples, and a list is no key."""
+    with pytest.raises(ProtocolError, match="a key of a dict is a list"):
+        unpack(pack({(1, 2): 3}))
+
+
 class Bomb:
     """Its pickle, when opened, ends the test."""
 

@@ -210,8 +210,8 @@ def test_parameters_arrive_as_plain_data_and_arrays() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1: 2}, Doubler, 2**70, np.array([{}], dtype=object)],
-    ids=["object", "keys that are numbers", "class", "huge number", "array of objects"],
+    [object(), {(1, 2): 3}, Doubler, 2**70, np.array([{}], dtype=object)],
+    ids=["object", "keys that are tuples", "class", "huge number", "array of objects"],
 )
 def test_parameters_that_no_worker_can_be_given_are_named(value: Any) -> None:
     """The key, and what to do instead."""

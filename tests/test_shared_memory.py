@@ -85,14 +85,14 @@ def test_rows_of_an_oversize_request_are_read_from_one_slot_by_two_workers():
 
 def time_out(it: Caller) -> None:
     """Let a request time out, and wait until that is known."""
-    late = it.submit(row(1.0, seconds=1.5), timeout=0.2)
+    late = it.submit(row(1.0, seconds=3.0), timeout=0.5)
     with pytest.raises(DeadlineExceeded):
         late.result(PATIENCE)
 
 
 def cancel(it: Caller) -> None:
     """Cancel a request that runs."""
-    assert it.submit(row(1.0, seconds=1.5)).cancel()
+    assert it.submit(row(1.0, seconds=3.0)).cancel()
 
 
 def nobody_reuses(server: ServedClient, it: Caller, leave: Any) -> None:
@@ -100,7 +100,7 @@ def nobody_reuses(server: ServedClient, it: Caller, leave: Any) -> None:
     assert it.way_of(row(0.0)) == "shared"
     held: list[Future[Any]] = []
     if leave is cancel:
-        held.append(it.submit(row(1.0, seconds=1.5)))
+        held.append(it.submit(row(1.0, seconds=3.0)))
         wait_until_running(server)
         assert held[0].cancel()
     else:

@@ -17,7 +17,7 @@ from tests.shared_memory_world import open_files, wait_until
 from tfrunner import protocol as p
 from tfrunner.errors import DeadlineExceeded
 from tfrunner.gateway import Answer, Gateway
-from tfrunner.shared_memory import LEND_FROM, STEP_BYTES, create
+from tfrunner.shared_memory import KEPT_BYTES, LEND_FROM, STEP_BYTES, create
 
 COUNT = LEND_FROM // 8
 """Rows of a body that is just large enough to be lent."""
@@ -242,4 +242,26 @@ def test_memory_is_allocated_as_it_is_needed():
     assert used() == 0
     memory.put(bytes(STEP_BYTES + 1))
     assert used() == 2 * STEP_BYTES
+    memory.close()
+
+
+def test_memory_beyond_what_is_kept_goes_back_with_its_slot():
+    """A large request leaves no more behind than many small ones; what others hold stays."""
+    memory = create("tfrunner:g:1", 2 * KEPT_BYTES)
+    assert memory is not None
+    used = lambda: 512 * os.fstat(memory.segment.descriptor).st_blocks  # noqa: E731
+    below, large, above = (
+        memory.put(bytes(size)) for size in (STEP_BYTES, KEPT_BYTES, 2 * STEP_BYTES)
+    )
+    assert below and large and above
+    memory.mapping[above.offset] = 7
+    memory.give_back(large.offset)
+    assert used() == KEPT_BYTES + 3 * STEP_BYTES
+    assert memory.mapping[above.offset] == 7
+    memory.give_back(above.offset)
+    assert used() == memory.allocated == KEPT_BYTES
+    again = memory.put(b"x" * KEPT_BYTES)
+    assert again == large
+    assert used() == KEPT_BYTES + STEP_BYTES
+    assert memory.mapping[again.offset : again.offset + again.length] == b"x" * again.length
     memory.close()

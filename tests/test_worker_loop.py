@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import numpy as np
 import pytest
 
+from tfrunner.errors import ModelError
 from tfrunner.protocol import (
     BatchDone,
     BatchFailed,
@@ -17,6 +19,7 @@ from tfrunner.protocol import (
     RunBatch,
     Stop,
     Welcome,
+    encode,
 )
 from tfrunner.tensors import Layout, Leaf, decode_layout, encode_layout, unpack
 from tfrunner_workers.echo import EchoModel
@@ -129,6 +132,43 @@ def test_a_long_error_text_is_shortened():
     assert isinstance(failed, BatchFailed)
     assert len(failed.message) == TEXT_LIMIT
     assert failed.message.startswith("RuntimeError: xxx")
+
+
+class Wordless(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+RAISED = {
+    "exit": (SystemExit(3), "SystemExit: 3"),
+    "cancelled": (asyncio.CancelledError(), "CancelledError:"),
+    "interrupt": (KeyboardInterrupt(), "KeyboardInterrupt:"),
+    "generator": (GeneratorExit("gone"), "GeneratorExit: gone"),
+    "no character": (ValueError("caf\udce9"), "ValueError: caf\\udce9"),
+    "no character, our own": (ModelError("caf\udce9"), "caf\\udce9"),
+    "no words": (Wordless(), "Wordless: its text cannot be had: RuntimeError"),
+}
+
+
+@pytest.mark.parametrize(("error", "text"), RAISED.values(), ids=RAISED)
+def test_whatever_a_method_raises_fails_its_batch_alone(error: BaseException, text: str):
+    """The worker lives on, and the answer can be sent."""
+    model = EchoModel()
+    whole = model.methods["__call__"]
+
+    def explode(arrays):
+        if arrays[0][0, 0] == 1:
+            raise error
+        return whole(arrays)
+
+    model.methods["__call__"] = explode
+    line = run(entries(model, declared(model)), [batch(1, 1), batch(2, 2)])
+    failed, done = line.sent
+    assert failed == BatchFailed(1, 3, "model_error", text)
+    assert encode(failed)
+    assert values(done) == [2]
 
 
 def test_a_dropped_row_fails_the_batch(table):

@@ -49,11 +49,15 @@ def unpack(data: bytes) -> Any:
         ProtocolError: It is no MessagePack, or holds an array that is refused.
     """
     try:
-        return msgpack.unpackb(data, object_hook=_decode)
+        # Any key that can be one: MessagePack's numbers have at most 64 bits, of which too few
+        # share a hash to make a dict slow.
+        return msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
     except ProtocolError:
         raise
     except (msgpack.UnpackException, ValueError, TypeError, LookupError, OverflowError) as exc:
         reason = str(exc) or type(exc).__name__
+        if reason.startswith("unhashable"):
+            reason = "a key of a dict is a list, a tuple or a dict, which cannot travel as one"
         raise ProtocolError(f"the body is not readable MessagePack: {reason}") from exc
 
 

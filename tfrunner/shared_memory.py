@@ -13,6 +13,7 @@ ever named in a file system; the kernel frees it with its last user, also after 
 3. Pages are allocated before they are written, in steps: memory that cannot be had is no room,
    never a SIGBUS.
 4. Where there is no room, or no such memory, bodies travel as frames.
+5. What a large request took beyond KEPT_BYTES is given back to the system with its slot.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ from tfrunner.shared_memory_slots import Slots
 LEND_FROM = 65536
 """Bytes of a body from which it is lent (measured: docs/performance.md)."""
 
-SEGMENT_BYTES = 64 * 2**20
+SEGMENT_BYTES = 2**30
+"""Bytes of a segment: room for the largest requests, which would otherwise travel, whole, with
+each of the batches that they are run in. Memory is allocated as it is needed."""
+
+KEPT_BYTES = 64 * 2**20
 STEP_BYTES = 2**20
-"""Bytes of a segment; and by which its memory is allocated as it is needed."""
+"""So much of it stays allocated, for the next bodies; and by so much it is allocated."""
 
 SEALS = 0x0001 | 0x0002 | 0x0004
 """F_SEAL_SEAL, F_SEAL_SHRINK and F_SEAL_GROW (fcntl(2)); Python 3.10 has no names for them."""
@@ -47,13 +52,16 @@ class Memory:
     Args:
         segment: As workers are told of it.
         mapping: All of it.
+
+    Attributes:
+        allocated: All bytes before this one have pages.
     """
 
     def __init__(self, segment: Segment, mapping: mmap.mmap) -> None:
         self.segment = segment
         self.mapping = mapping
         self.slots = Slots(segment.size)
-        self._allocated = 0
+        self.allocated = 0
 
     def put(self, body: Buffer) -> Place | None:
         """Copy a body into a slot; None: there is no room, or no memory."""
@@ -67,17 +75,33 @@ class Memory:
         self.mapping[offset : offset + length] = body
         return Place(offset, length)
 
+    def give_back(self, offset: int) -> None:
+        """Free a slot; of the memory behind all others give back what is more than KEPT_BYTES."""
+        self.slots.give_back(offset)
+        if self.allocated > KEPT_BYTES:
+            start = max(KEPT_BYTES, -(-self.slots.top // STEP_BYTES) * STEP_BYTES)
+            if start < self.allocated:
+                self._free(start)
+
+    def _free(self, start: int) -> None:
+        """Give back the pages from `start` on; where the system cannot, they stay."""
+        try:
+            self.mapping.madvise(mmap.MADV_REMOVE, start, self.allocated - start)
+        except OSError:
+            return
+        self.allocated = start
+
     def _allocate(self, stop: int) -> bool:
         """See to it that all bytes before `stop` have pages; return whether they have."""
-        if stop <= self._allocated:
+        if stop <= self.allocated:
             return True
         until = min(self.segment.size, -(-stop // STEP_BYTES) * STEP_BYTES)
-        start = self._allocated
+        start = self.allocated
         try:
             os.posix_fallocate(self.segment.descriptor, start, until - start)
         except OSError:
             return False
-        self._allocated = until
+        self.allocated = until
         return True
 
     def close(self) -> None:
@@ -132,7 +156,8 @@ class Lender:
         """
         self._end()
         self._begun += 1
-        self._memory = create(f"tfrunner:{identity}:{self._begun}", self._size)
+        name = f"tfrunner:{identity}:{self._begun}"
+        self._memory = create(name, self._size) or create(name, min(self._size, KEPT_BYTES))
         return None if self._memory is None else self._memory.segment
 
     def lend(self, id: int, bodies: Iterable[Buffer]) -> tuple[Buffer | Place, ...]:
@@ -162,7 +187,7 @@ class Lender:
             lent = self._lent.pop(id, None)
             if lent is not None:
                 for offset in lent.offsets:
-                    lent.memory.slots.give_back(offset)
+                    lent.memory.give_back(offset)
 
     def copy_out(self, id: int, bodies: Iterable[Buffer | Place]) -> tuple[Buffer, ...]:
         """Return the bodies of a request as bytes of their own; its slots stay as they are."""

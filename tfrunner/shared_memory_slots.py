@@ -58,6 +58,13 @@ class Slots:
             self._stops.insert(index, stop)
 
     @property
+    def top(self) -> int:
+        """Where the last slot ends: nothing behind it is taken."""
+        if self._stops and self._stops[-1] == self.size:
+            return self._starts[-1]
+        return self.size
+
+    @property
     def used(self) -> int:
         """How many bytes are taken."""
         return sum(stop - start for start, stop in self._taken.items())

@@ -63,19 +63,34 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Layout)
 
 
-@functools.lru_cache(maxsize=4096)
-def encode_layout(layout: Layout) -> bytes:
+REMEMBERED_BYTES = 8192
+REMEMBERED_LEAVES = 64
+"""Layouts that are longer are not remembered: each may be another one, as with a text that is a
+broadcast parameter, and thousands of them would fill the memory."""
+
+
+def write_layout(layout: Layout) -> bytes:
     """Return the bytes that stand for the layout; equal layouts give equal bytes."""
     return _encoder.encode(layout)
 
 
-@functools.lru_cache(maxsize=4096)
+def encode_layout(layout: Layout) -> bytes:
+    """As `write_layout`, of a layout without values, which is likely to come again."""
+    if len(layout.leaves) > REMEMBERED_LEAVES:
+        return write_layout(layout)
+    return _write_again(layout)
+
+
 def decode_layout(data: bytes) -> Layout:
     """Return the layout that the bytes stand for.
 
     Raises:
         ProtocolError: They stand for none, or for a dtype that is not known.
     """
+    return _read_layout(data) if len(data) > REMEMBERED_BYTES else _read_again(data)
+
+
+def _read_layout(data: bytes) -> Layout:
     try:
         layout = _decoder.decode(data)
     except msgspec.DecodeError as exc:
@@ -88,6 +103,10 @@ def decode_layout(data: bytes) -> Layout:
         if leaf.ragged_rank < 0 or (leaf.ragged_rank and not leaf.shape):
             raise ProtocolError(f"a layout has a ragged tensor of rank {leaf.ragged_rank}")
     return layout
+
+
+_write_again = functools.lru_cache(maxsize=4096)(write_layout)
+_read_again = functools.lru_cache(maxsize=4096)(_read_layout)
 
 
 def dtype_name(array: Array) -> str:

@@ -134,7 +134,10 @@ def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
     """Return a saved model, loaded and warm. Imports TensorFlow."""
     path = Path(config.model.path)
     if not path.is_dir():
-        raise CorruptModel(f"{config.model.tag}: its folder {str(path)!r} is not there")
+        raise CorruptModel(
+            f"{config.model.tag}: its folder {str(path)!r} is not there; put it back (`tfrunner "
+            "models import`), or serve another version"
+        )
     device = import_tensorflow(config.device, config.threads)
     from tfrunner_workers import plans, savedmodel, ways  # import TensorFlow
 

@@ -45,5 +45,14 @@ class Hosted(Protocol):
 
 def describe(exc: BaseException) -> str:
     """Return class and text of an exception, shortened; the whole of it belongs in the log."""
-    text = f"{type(exc).__name__}: {exc}".strip()
+    try:
+        text = str(exc)
+    except Exception as broken:  # a class of the user's own may be unable to say it
+        text = f"its text cannot be had: {type(broken).__name__}"
+    text = sendable(f"{type(exc).__name__}: {text}".strip())
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 4] + " ..."
+
+
+def sendable(text: str) -> str:
+    """Return text as it can travel: Python's may hold what is no character, as of file names."""
+    return text.encode(errors="backslashreplace").decode()

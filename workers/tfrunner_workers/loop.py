@@ -20,10 +20,12 @@ from tfrunner.protocol import (
     Stop,
     Welcome,
 )
+from tfrunner.row_ranges import can_cut, has_lengths
 from tfrunner.specs import ANY
-from tfrunner.tensors import DTYPES, Array, Layout, batch_axis, decode_layout
+from tfrunner.tensors import Array, Layout, batch_axis, decode_layout
 from tfrunner_workers.assembly import assemble, disassemble, is_whole
-from tfrunner_workers.hosted import Hosted, Method, describe
+from tfrunner_workers.hosted import Hosted, Method, describe, sendable
+from tfrunner_workers.ranges import Ranges
 from tfrunner_workers.segments import SegmentRefused, Segments, has_shared
 
 logger = logging.getLogger("tfrunner.worker")
@@ -97,29 +99,34 @@ def entries(
     return table
 
 
-def answer(table: dict[str, Entry], batch: RunBatch, segments: Segments) -> BatchDone | BatchFailed:
+def answer(
+    table: dict[str, Entry], batch: RunBatch, segments: Segments, ranges: Ranges | None = None
+) -> BatchDone | BatchFailed:
     """Run a batch and return what to send; no batch makes it raise.
 
     Args:
         table: The methods by name.
         batch: What the dispatcher sent.
         segments: Where bodies lie that are in shared memory.
+        ranges: Where the rows of large requests begin; None: nothing is known of any.
     """
     begun = time.perf_counter()
     try:
-        entry, layout, arrays = _prepare(table, batch, segments)
+        entry, layout, arrays = _prepare(table, batch, segments, ranges or Ranges())
     except SegmentRefused as exc:
         return BatchFailed(batch.batch, batch.attempt, SEGMENT_REFUSED, exc.message, exc.gateways)
     except Exception as exc:
         logger.exception("%s was refused", _name(batch))
-        text = exc.message if isinstance(exc, ProtocolError) else describe(exc)
+        text = sendable(exc.message) if isinstance(exc, ProtocolError) else describe(exc)
         return BatchFailed(batch.batch, batch.attempt, ProtocolError.code, text)
     try:
         started = time.perf_counter()
         output = entry.run(arrays)
         ended = time.perf_counter()
         blocks = disassemble(batch, output, axis=_output_axis(entry, layout, batch))
-    except Exception as exc:
+    except BaseException as exc:
+        # Also what is no Exception: a method that calls sys.exit, or raises CancelledError, has
+        # failed; it does not end the worker, and what others have in it.
         return _failed(batch, exc)
     scatter = time.perf_counter() - ended
     seconds = ended - started
@@ -137,19 +144,19 @@ def with_timing(blocks: tuple[BlockFor, ...], timing: tuple[float, ...]) -> tupl
     )
 
 
-def _failed(batch: RunBatch, exc: Exception) -> BatchFailed:
+def _failed(batch: RunBatch, exc: BaseException) -> BatchFailed:
     """Return what to send for a batch that the model could not run; log the traceback."""
     if isinstance(exc, MemoryError) or type(exc).__name__ == "ResourceExhaustedError":
         # TensorFlow's error is known by its name: not every worker imports TensorFlow.
         logger.error("%s: no memory for %d rows: %s", _name(batch), batch.rows, describe(exc))
         return BatchFailed(batch.batch, batch.attempt, OutOfMemory.code, describe(exc))
     logger.exception("%s failed", _name(batch), exc_info=exc)
-    text = exc.message if isinstance(exc, ModelError) else describe(exc)
+    text = sendable(exc.message) if isinstance(exc, ModelError) else describe(exc)
     return BatchFailed(batch.batch, batch.attempt, ModelError.code, text)
 
 
 def _prepare(
-    table: dict[str, Entry], batch: RunBatch, segments: Segments
+    table: dict[str, Entry], batch: RunBatch, segments: Segments, ranges: Ranges
 ) -> tuple[Entry, Layout, list[Array]]:
     entry = table.get(batch.method)
     if entry is None:
@@ -160,15 +167,33 @@ def _prepare(
             f"method {batch.method!r} takes {[[d for d, _ in kinds] for kinds in entry.takes]}, "
             f"the batch has {[leaf.dtype for leaf in layout.leaves]}"
         )
-    if has_shared(batch):
-        batch = segments.open(batch, copies=not entry.borrows and _gives_views(batch, layout))
-    return entry, layout, assemble(batch, layout)
+    if not has_shared(batch):
+        return entry, layout, assemble(ranges.narrow(batch, layout), layout)
+    copies = not entry.borrows and _gives_views(batch, layout)
+    batch = segments.open(batch, copies=copies, whole=has_lengths(layout) and not can_cut(layout))
+    arrays = assemble(ranges.narrow(batch, layout), layout)
+    if copies and _is_one(batch) and not is_whole(batch):
+        arrays = [_own(array) for array in arrays]
+    return entry, layout, arrays
+
+
+def _own(array: Array) -> Array:
+    """Return a copy of rows that lie in shared memory: what reads them may keep them."""
+    if array.dtype.hasobject:  # made of bytes of their own already
+        return array
+    copy: Array = array.copy()
+    copy.flags.writeable = False
+    return copy
 
 
 def _gives_views(batch: RunBatch, layout: Layout) -> bool:
     """Return whether the arrays of a batch are, or hold, views of its bodies."""
-    is_one = len(batch.groups) == 1 and len(batch.groups[0].parts) == 1
-    return is_one or any(leaf.ragged_rank or DTYPES[leaf.dtype].hasobject for leaf in layout.leaves)
+    return _is_one(batch) or has_lengths(layout)
+
+
+def _is_one(batch: RunBatch) -> bool:
+    """Return whether all rows are of one request."""
+    return len(batch.groups) == 1 and len(batch.groups[0].parts) == 1
 
 
 def _output_axis(entry: Entry, layout: Layout, batch: RunBatch) -> int | None:
@@ -204,6 +229,7 @@ class Loop:
         self._table = table
         self._held: deque[RunBatch] = deque()
         self._segments = Segments()
+        self._ranges = Ranges()
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -220,7 +246,8 @@ class Loop:
                 self._record(message)
             self._segments.drop_dead(time.monotonic())
             if self._held:
-                self._link.send(answer(self._table, self._held.popleft(), self._segments))
+                batch = self._held.popleft()
+                self._link.send(answer(self._table, batch, self._segments, self._ranges))
             elif self._stopping:
                 return
 

@@ -50,12 +50,14 @@ class Segments:
     def __repr__(self) -> str:
         return f"<Segments [{len(self._views)} mapped | {len(self._refused)} refused]>"
 
-    def open(self, batch: RunBatch, *, copies: bool = False) -> RunBatch:
+    def open(self, batch: RunBatch, *, copies: bool = False, whole: bool = False) -> RunBatch:
         """Return the batch with every body in place, those in shared memory as read-only views.
 
         Args:
             batch: What the dispatcher sent.
-            copies: As bytes of their own instead: what reads them may keep them.
+            copies: As bytes of their own instead: what reads them may keep them. Not those of a
+                part that is rows of a larger request: all of it would be copied for each part.
+            whole: Copy those too.
 
         Raises:
             SegmentRefused: Some cannot be read.
@@ -63,7 +65,7 @@ class Segments:
         groups, refused, reasons = [], [], []
         for group in batch.groups:
             try:
-                groups.append(self._open_group(group, copies))
+                groups.append(self._open_group(group, copies, whole))
             except ProtocolError as exc:
                 refused.append(group.gateway)
                 reasons.append(exc.message)
@@ -73,11 +75,16 @@ class Segments:
             batch.batch, batch.attempt, batch.method, batch.layout, batch.rows, tuple(groups)
         )
 
-    def _open_group(self, group: PartsOf, copies: bool) -> PartsOf:
+    def _open_group(self, group: PartsOf, copies: bool, whole: bool) -> PartsOf:
         if group.segment is None:
             return group
         view = self._view(group.gateway, group.segment)
-        parts = tuple([_open_part(part, view, copies) for part in group.parts])
+        parts = tuple(
+            [
+                _open_part(part, view, copies and (whole or part.stop - part.start == part.rows))
+                for part in group.parts
+            ]
+        )
         return PartsOf(group.gateway, parts)
 
     def _view(self, gateway: bytes, segment: Segment) -> memoryview:
