@@ -214,9 +214,17 @@ def test_a_pickle_is_refused(client: httpx.Client) -> None:
 
 
 def test_methods_that_a_path_does_not_have(client: httpx.Client) -> None:
-    """405, also for GET on a predict path's neighbours."""
-    assert client.put("/livez").status_code == 405
-    assert client.get(PREDICT).status_code in (404, 405)
+    """405 says what is allowed, in one order, and not that there is no such model."""
+    reply = client.put("/livez")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET, HEAD")
+    for path in (PREDICT, "/v1/models/m/versions/1:predict", "/v1/models/none:predict"):
+        for verb in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
+            reply = client.request(verb, path)
+            assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+            assert reply.json()["code"] == "method_not_allowed"
+            assert f"{verb} {path} is not allowed; POST it" in reply.json()["error"]
+        reply = client.head(path)
+        assert (reply.status_code, reply.headers["allow"], reply.text) == (405, "POST", "")
 
 
 def test_an_oversize_body_is_refused_at_once_and_the_connection_lives(

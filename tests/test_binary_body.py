@@ -36,7 +36,7 @@ from tfrunner.api.npz_body import output_names, parse_npz
 from tfrunner.api.raw_body import parse_raw
 from tfrunner.errors import InvalidInput, NotAcceptable, TFRunnerError, TooLarge, UnsupportedForm
 from tfrunner.pending import Answer
-from tfrunner.specs import Argument, DictSpec, ListSpec, MethodSpec, TensorSpec
+from tfrunner.specs import ANY, Argument, DictSpec, ListSpec, MethodSpec, TensorSpec
 from tfrunner.tensors import Array
 
 DTYPES = (
@@ -289,6 +289,12 @@ BAD_NPY = {
     "odd booleans": npy_head(
         "{'descr': '|b1', 'fortran_order': False, 'shape': (2,)}\n", b"\x01\x02"
     ),
+    "huge, times nothing": npy_head(
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999999, 999999999999999, 0)}"
+    ),
+    "as many axes as there may be": npy_head(
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (%s0)}" % ("999999999," * 31)
+    ),
 }
 
 
@@ -356,6 +362,7 @@ BAD_RAW = {
     "too long": (b"float32", b"2,2", bytes(17), "too long"),
     "huge": (b"float32", b"999999999999,999999999999", bytes(4), "cut off"),
     "odd booleans": (b"bool", b"2", b"\x01\x02", "0 and 1"),
+    "huge, times nothing": (b"int8", b"0,99999999999999,99999999999999", b"", "too large"),
 }
 
 
@@ -527,6 +534,34 @@ def test_an_output_that_was_not_known_is_checked_when_it_is_there(client: httpx.
     with serving(gateway) as address, httpx.Client(base_url=address, trust_env=False) as other:
         reply = post(other, NPY_ROWS, NPY, x_method="float32_2")
     assert (reply.status_code, reply.json()["code"]) == (406, "not_acceptable")
+
+
+@pytest.mark.parametrize("direct", BOTH_WAYS["params"], ids=BOTH_WAYS["ids"])
+@pytest.mark.parametrize("form", [NPY, RAW, NPZ], ids=lambda form: form.content_type.decode())
+def test_a_runnables_array_is_answered_as_one(form: Any, direct: bool) -> None:
+    """It says of no output what it is, whatever was declared; the array itself shows it."""
+    made = model(
+        method("declared", ("x", X), output=tensor("y", "float32", None, 2)),
+        method("any", ("x", X), output=tensor("y", ANY)),
+    )
+    name = form.content_type.decode()
+    for called in made.methods:
+        gateway = FakeGateway((made,), answering=answer([ROWS], TensorSpec("y", ANY, None)))
+        with (
+            serving(gateway, direct=direct) as address,
+            httpx.Client(base_url=address, trust_env=False) as other,
+        ):
+            reply = post(other, NPY_ROWS, NPY, accept=name, x_method=called)
+            assert (reply.status_code, reply.headers["content-type"]) == (200, name)
+            assert ROWS.tobytes() in reply.content
+            gateway.answering = plain_values
+            reply = post(other, NPY_ROWS, NPY, accept=name, x_method=called)
+            assert (reply.status_code, reply.json()["code"]) == (406, "not_acceptable")
+
+
+def plain_values(method: MethodSpec, arrays: list[Array]) -> Answer:
+    """Answer with what is no array of numbers."""
+    return Answer([np.array([{}], dtype=object)], TensorSpec("y", ANY, None))
 
 
 def test_openapi_names_the_forms(client: httpx.Client) -> None:

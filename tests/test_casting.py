@@ -196,7 +196,9 @@ def test_a_ragged_nest_of_as_many_numbers_as_a_rectangle_is_refused() -> None:
         ({1, 2}, "float32"),
         (object(), "float32"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), "int64"),
-        (np.array([1, 2], dtype=object), "float32"),
+        (np.array([1, None], dtype=object), "float32"),
+        (np.array([1, 2.0], dtype=object), "int64"),
+        (np.array([1, True], dtype=object), "bool"),
         (np.ma.masked_array([1.0, 2.0], mask=[True, False]), "float64"),
         ([1e300], "float32"),
         ([70000], "float16"),
@@ -223,6 +225,12 @@ def test_what_would_change_a_value_is_refused(value: Any, target: str) -> None:
         ([], "int32", []),
         ([[], []], "float32", [[], []]),
         (7, "int8", 7),
+        (np.array([1, 2.5, True, np.float32(4)], dtype=object), "float32", [1, 2.5, 1, 4]),
+        (np.array([1, 2], dtype=object), "int8", [1, 2]),
+        (np.array([1, 2.5], dtype=object), "bfloat16", [1, 2.5]),
+        (np.array([True, np.False_], dtype=object), "bool", [True, False]),
+        (np.array([1, 2j], dtype=object), "complex64", [1, 2j]),
+        (FakeFrame(np.array([[1, True]], dtype=object)), "int32", [[1, 1]]),
         ("ü", STRING, "ü".encode()),
         (["a", b"\0"], STRING, [b"a", b"\0"]),
         (np.array(["ab"]), STRING, [b"ab"]),
@@ -236,6 +244,29 @@ def test_what_keeps_its_value_is_cast(value: Any, target: str, expected: Any) ->
     array = bound(value, target)
     assert array.tolist() == expected
     assert array.dtype == DTYPES[target]
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "text"),
+    [
+        ([2**63, -1], "uint64", "holds -1; uint64 holds 0 to"),
+        ([-(2**63) - 1], "int64", "holds -9223372036854775809; int64 holds"),
+        ([-9.223372036854775809e18], "int64", "holds -9.223372036854776e\\+18; int64 holds"),
+        ([[2.0**64]], "uint64", "holds 1.8446744073709552e\\+19; uint64 holds 0 to"),
+        ([1, 300, 2**70], "uint8", "holds 300; uint8 holds 0 to 255"),
+        ([1.5, 2**70], "int64", "holds a float .* drop fractions"),
+        ([1, 2**2000, 3.0], "float32", "holds an integer of 2001 bits, too large"),
+        ([2**20_000], "int8", "holds an integer of 20001 bits; int8 holds"),
+        (np.array([1, None], dtype=object), "float32", "holds a NoneType"),
+        (np.array([np.float32(1), "a"], dtype=object), "float32", "holds a str"),
+        (np.array([1, [2]], dtype=object), "float32", "is ragged"),
+    ],
+    ids=lambda value: repr(value)[:30] if isinstance(value, str) else None,
+)
+def test_a_refusal_names_the_item_that_is_wrong(value: Any, target: str, text: str) -> None:
+    """Not one beside it, and not a reason that is none."""
+    with pytest.raises(InvalidInput, match=text):
+        bound(value, target)
 
 
 def test_nan_passes() -> None:
@@ -389,6 +420,23 @@ def test_rows_are_counted_on_the_input_axis() -> None:
     assert sent.rows == 3
     (leaf,) = decode_layout(sent.layout).leaves
     assert leaf.shape == (2, None)
+
+
+def test_rows_without_values_are_bounded() -> None:
+    """No byte stands for them: a body of nothing could claim any number."""
+    spec = method(tensor("float32", (None, None)), tensor("float32", (None,)), batchable=True)
+    most = np.zeros((65536, 0), "float32")
+    assert count_rows(spec, [most, np.float32(1)]) == 65536
+    more = np.zeros((65537, 0), "float32")
+    assert count_rows(spec, [more, np.zeros(65537, "float32")]) == 65537
+    with pytest.raises(InvalidInput, match="65537 rows without a single value"):
+        count_rows(spec, [more, np.float32(1)])
+    with pytest.raises(InvalidInput, match="999999999999 rows"):
+        cast(
+            method(tensor("float32", (None, None)), batchable=True),
+            (np.empty((10**12 - 1, 0)),),
+            {},
+        )
 
 
 def test_inputs_of_different_rows_are_refused() -> None:

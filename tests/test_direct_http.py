@@ -167,6 +167,8 @@ SAME = {
     "the last one": asking(1.0, more=b"Connection: close\r\n"),
     "HTTP/1.0": PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0"),
     "an unknown form": asking(1.0, more=b"Content-Type: image/png\r\n"),
+    "a packed body": asking(1.0, more=b"Content-Encoding: gzip\r\n"),
+    "another protocol": asking(1.0, more=b"Connection: Upgrade\r\nUpgrade: h2c\r\n"),
 }
 
 

@@ -207,9 +207,16 @@ def test_tokens_that_are_no_json_are_numbers(fast: bool) -> None:
     )
 
 
-def test_a_number_beyond_a_double_is_infinite() -> None:
-    """As in TensorFlow Serving."""
-    assert only(b'{"instances": [1e400]}', takes("float64", None)).tolist() == [math.inf]
+@pytest.mark.parametrize("fast", [False, True], ids=["long", "short"])
+@pytest.mark.parametrize(
+    "text", ["1e400", "-1e309", "NaN, 1e400", "Infinity, -1" + "0" * 400 + ".0"]
+)
+def test_a_number_beyond_a_double_is_refused(text: str, fast: bool) -> None:
+    """As one beyond the dtype is; whoever means infinity writes the token."""
+    body = f'{{"instances": [{text}]}}'.encode()
+    with pytest.raises(InvalidInput, match="beyond a double"):
+        only(body, takes("float64", None), fast=fast)
+    assert only(b'{"instances": [NaN, 1e308]}', takes("float64", None)).tolist()[1] == 1e308
 
 
 # --- the short way -----------------------------------------------------------------------------

@@ -63,6 +63,17 @@ def test_what_is_longer_than_the_largest_bucket_is_refused() -> None:
     assert "at most 8" in caught.value.message
 
 
+@pytest.mark.parametrize("shape", [(10**9, 0), (1, 0, 10**9)], ids=["rows", "another axis"])
+def test_what_has_no_elements_claims_no_memory(shape: tuple[int, ...]) -> None:
+    """A body of no bytes says any shape; nothing is filled up for it."""
+    spec = TensorSpec("x", "float32", (None,) * len(shape))
+    method = MethodSpec("m", (Argument("x", spec),), batchable=True, padding=(Padding("x", 1),))
+    with pytest.raises(InvalidInput, match=r"without a single value|no elements"):
+        cast(method, (np.empty(shape, "float32"),), {})
+    few = np.empty([min(size, 4) for size in shape], "float32")
+    assert cast(method, (few,), {}).rows == len(few)
+
+
 def test_outputs_are_cut_back_where_declared() -> None:
     """Other outputs, and other axes, are left alone."""
     structure = TupleSpec(

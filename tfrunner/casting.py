@@ -8,9 +8,10 @@ silently is refused: integers that do not fit, fractions for an integer, ragged 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from tfrunner.binding import bind
@@ -18,12 +19,26 @@ from tfrunner.errors import InvalidInput
 from tfrunner.padding import Short, pad
 from tfrunner.protocol import Buffer
 from tfrunner.specs import MethodSpec, TensorSpec, shape_text
-from tfrunner.tensors import Array, Layout, Leaf, encode_layout, leaf_of, to_body
+from tfrunner.tensors import (
+    REMEMBERED_BYTES,
+    Array,
+    Layout,
+    Leaf,
+    leaf_of,
+    to_body,
+    write_layout,
+)
 
 __all__ = ["Call", "bind", "call", "cast", "choose", "count_rows"]
 
+MOST_BROADCAST = 16 * 2**20
+"""Bytes of a broadcast parameter: whoever has a request in hand compares it with others."""
 
-class Call(NamedTuple):
+MOST_EMPTY_ROWS = 65536
+"""Rows of 0 bytes that one request may have: a body of no bytes could claim any number."""
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A call of a method as it travels.
 
     Args:
@@ -94,20 +109,22 @@ def call(method: MethodSpec, arrays: Sequence[Array]) -> Call:
     variable length are filled up to their buckets.
 
     Raises:
-        InvalidInput: A batchable method's tensors have different numbers of rows.
+        InvalidInput: A batchable method's tensors have different numbers of rows, or a broadcast
+            parameter is too large.
     """
     cuts: tuple[Short, ...] = ()
+    rows = count_rows(method, arrays) if method.batchable else 1
     if method.padding:
         arrays, cuts = pad(method, arrays)
     specs = _inputs(method)
     if not method.batchable:
         parts = tuple(_part(spec, array) for spec, array in zip(specs, arrays, strict=True))
         bodies = tuple(map(_body, specs, arrays))
-        return Call(_encode(parts), 1, bodies, cuts)
+        return Call(_encode(parts), rows, bodies, cuts)
     axis = method.batch_dim[0]
-    rows = count_rows(method, arrays)
     open_parts: list[Part] = []
     filled: list[Buffer] = []
+    encode: Callable[[tuple[Part, ...]], bytes] = _encode
     for spec, array in zip(specs, arrays, strict=True):
         name, shape, _, rank = _part(spec, array)
         body = _body(spec, array)
@@ -115,15 +132,27 @@ def call(method: MethodSpec, arrays: Sequence[Array]) -> Call:
             open_parts.append((name, (*shape[:axis], None, *shape[axis + 1 :]), None, rank))
             filled.append(body)
         else:
+            if len(body) > REMEMBERED_BYTES:
+                encode = _encode_once
+                _check_broadcast(spec, body)
             open_parts.append((name, (), bytes(body), 0))
-    return Call(_encode(tuple(open_parts)), rows, tuple(filled), cuts)
+    return Call(encode(tuple(open_parts)), rows, tuple(filled), cuts)
+
+
+def _check_broadcast(spec: TensorSpec, body: Buffer) -> None:
+    if len(body) > MOST_BROADCAST:
+        raise InvalidInput(
+            f"input {spec.name!r} is one value of {len(body)} bytes for all rows; it may have "
+            f"{MOST_BROADCAST}. Give it as rows, one for each of the other inputs', or declare "
+            "the method with batchable=False."
+        )
 
 
 def count_rows(method: MethodSpec, arrays: Sequence[Array]) -> int:
     """Return how many rows a batchable method's inputs have; 1 where none has a batch axis.
 
     Raises:
-        InvalidInput: They do not all have the same number.
+        InvalidInput: They do not all have the same number, or more than any memory bounds.
     """
     axis = method.batch_dim[0]
     rows: int | None = None
@@ -143,16 +172,25 @@ def count_rows(method: MethodSpec, arrays: Sequence[Array]) -> int:
                 f"{axis}; expected {rows}, as the inputs before it. All inputs of a batchable "
                 "method have the same number of rows."
             )
-    return 1 if rows is None else rows
+    if rows is None:
+        return 1
+    if rows > MOST_EMPTY_ROWS and not any(array.nbytes for array in arrays if array.shape):
+        raise InvalidInput(
+            f"the request has {rows} rows without a single value; expected at most "
+            f"{MOST_EMPTY_ROWS} of them."
+        )
+    return rows
 
 
 Part = tuple[str, "tuple[int | None, ...]", "bytes | None", int]
 """What a Leaf is made of."""
 
 
-@functools.lru_cache(maxsize=4096)
-def _encode(parts: tuple[Part, ...]) -> bytes:
-    return encode_layout(Layout(tuple(Leaf(*part) for part in parts)))
+def _encode_once(parts: tuple[Part, ...]) -> bytes:
+    return write_layout(Layout(tuple(Leaf(*part) for part in parts)))
+
+
+_encode = functools.lru_cache(maxsize=4096)(_encode_once)
 
 
 @functools.lru_cache(maxsize=1024)

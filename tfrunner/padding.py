@@ -7,6 +7,7 @@ the method says which of their axes it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from tfrunner.specs import MethodSpec, Node, Padding, TensorSpec, leaves
 
 SMALLEST_BUCKET = 8
 """The first of the powers of two, where no buckets are given."""
+
+MOST_FROM_NOTHING = 2**24
+"""Elements that an input without any is filled up to: a body of no bytes could claim any shape."""
 
 
 class Short(NamedTuple):
@@ -78,6 +82,12 @@ def _fill(array: Array, padding: Padding, size: int) -> Array:
         return array
     shape = list(array.shape)
     shape[padding.axis] = missing
+    if not array.size and math.prod(shape) > MOST_FROM_NOTHING:
+        raise InvalidInput(
+            f"input {padding.input!r} has no elements (shape {list(array.shape)}), and "
+            f"{math.prod(shape)} when axis {padding.axis} is filled up; expected at most "
+            f"{MOST_FROM_NOTHING}."
+        )
     value = padding.value.encode() if isinstance(padding.value, str) else padding.value
     return np.concatenate([array, np.full(shape, value, array.dtype)], axis=padding.axis)
 

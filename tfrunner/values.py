@@ -18,6 +18,26 @@ from tfrunner.tensors import BFLOAT16, DTYPES, STRING, Array
 ACCEPTED = {"b": "b", "i": "bui", "u": "bui", "f": "buif", "c": "buifc"}
 """Kinds of NumPy dtypes that may become a number of each kind, if the values fit."""
 
+INTEGERS = (int, np.integer, np.bool_)
+REALS = (*INTEGERS, float, np.floating)
+PYTHON: dict[str, tuple[type, ...]] = {
+    "b": (bool, np.bool_),
+    "i": INTEGERS,
+    "u": INTEGERS,
+    "f": REALS,
+    "V": REALS,  # bfloat16
+    "c": (*REALS, complex, np.complexfloating),
+}
+"""The same for the items of lists and of arrays of objects."""
+
+WIDEST = {"f": np.dtype("float64"), "V": np.dtype("float64"), "c": np.dtype("complex128")}
+"""What items that are no integers are read as, before they are cast."""
+
+MOST_BITS = 256
+"""Of a wrong integer that is shown; Python writes none of many thousand digits."""
+
+FRACTIONS = " A cast would drop fractions: cast it yourself."
+
 
 def in_python(structure: Node, arrays: Sequence[Array]) -> Any:
     """Return Python's form of a structure: nested arrays, and plain values where it has any."""
@@ -120,18 +140,17 @@ def _unwrap(value: Any) -> Any:
 def _read_exactly(value: Any, array: Array, dtype: np.dtype[Any]) -> Array:
     """Return Python numbers that NumPy read as objects or floats with the wanted kind.
 
-    NumPy reads [2**63, 1] as float64 and [2**64] as objects. Where the value holds anything
-    but numbers of an accepted kind, the array is returned as it was read.
+    NumPy reads [2**63, 1] as float64 and [2**64] as objects; arrays of objects are what data
+    frames of several dtypes give. Where the value holds anything but numbers of an accepted
+    kind, the array is returned as it was read.
     """
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and array.dtype.kind != "O":
         return array
-    exact: Array = np.asarray(value, dtype=object)
-    items = exact.reshape(-1).tolist()
-    number = (int, np.integer) if dtype.kind in "iu" else (int, float, np.number)
-    if dtype.kind == "b" or not all(isinstance(item, number) for item in items):
+    exact: Array = array if array.dtype.kind == "O" else np.asarray(value, dtype=object)
+    if not all(isinstance(item, PYTHON[dtype.kind]) for item in exact.reshape(-1).tolist()):
         return array
     try:
-        return exact.astype(dtype if dtype.kind in "iu" else np.float64)
+        return exact.astype(WIDEST.get(dtype.kind, dtype))
     except OverflowError:
         return exact
 
@@ -143,10 +162,7 @@ def _check_range(array: Array, dtype: np.dtype[Any], spec: TensorSpec, at: str) 
     limits = np.iinfo(dtype)
     least, most = int(array.min()), int(array.max())
     if least < limits.min or most > limits.max:
-        wrong = least if least < limits.min else most
-        raise InvalidInput(
-            f"input {at!r} holds {wrong}; {spec.dtype} holds {limits.min} to {limits.max}."
-        )
+        raise _out_of_range(least if least < limits.min else most, spec, at)
 
 
 def _to_strings(array: Array, spec: TensorSpec, at: str) -> Array:
@@ -178,19 +194,50 @@ def _ragged(spec: TensorSpec, at: str) -> InvalidInput:
 
 
 def _refuse(array: Array, spec: TensorSpec, at: str) -> InvalidInput:
+    wanted = DTYPES[spec.dtype].kind
     kind = array.dtype.name
+    hint = FRACTIONS if array.dtype.kind == "f" else ""
     if array.dtype.kind in "SU":
         kind = "text"
     elif array.dtype.kind == "O":
         items = array.reshape(-1).tolist()
-        odd = next((i for i in items if not isinstance(i, (int, float))), items[0] if items else 0)
-        if isinstance(odd, (list, tuple, np.ndarray)):
+        if any(isinstance(item, (list, tuple, np.ndarray)) for item in items):
             return _ragged(spec, at)
-        kind = f"a {type(odd).__name__}"
-        if isinstance(odd, (int, float)):
-            return InvalidInput(f"input {at!r} holds {odd}, too large for {spec.dtype}.")
-    hint = " A cast would drop fractions: cast it yourself." if array.dtype.kind == "f" else ""
+        wrong = [item for item in items if not isinstance(item, PYTHON[wanted])]
+        if items and not wrong:
+            return _refuse_beyond(items, spec, at)
+        kind = f"a {type(wrong[0]).__name__}" if wrong else "nothing"
+        if wrong and wanted in "iu" and isinstance(wrong[0], (float, np.floating)):
+            hint = FRACTIONS
+    elif array.dtype.kind == "f" and wanted in "iu":
+        beyond = array[np.isfinite(array) & (np.abs(array) >= 2.0**63)]
+        if beyond.size:  # an integer of JSON may have come as one
+            return _refuse_beyond(beyond.reshape(-1).tolist(), spec, at)
     return InvalidInput(
         f"input {at!r} holds {kind} (shape {shape_text(array.shape)}); expected {spec.dtype} "
         f"{shape_text(spec.shape)}.{hint}"
     )
+
+
+def _refuse_beyond(items: Sequence[Any], spec: TensorSpec, at: str) -> InvalidInput:
+    """Return the error that names one of the numbers that the dtype cannot hold."""
+    dtype = DTYPES[spec.dtype]
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        outside = (item for item in items if not limits.min <= item <= limits.max)
+        return _out_of_range(next(outside, items[0]), spec, at)
+    largest = max((item for item in items if isinstance(item, int)), key=abs, default=items[0])
+    return InvalidInput(f"input {at!r} holds {_shown(largest)}, too large for {spec.dtype}.")
+
+
+def _out_of_range(number: Any, spec: TensorSpec, at: str) -> InvalidInput:
+    limits = np.iinfo(DTYPES[spec.dtype])
+    return InvalidInput(
+        f"input {at!r} holds {_shown(number)}; {spec.dtype} holds {limits.min} to {limits.max}."
+    )
+
+
+def _shown(number: Any) -> str:
+    if isinstance(number, int) and number.bit_length() > MOST_BITS:
+        return f"an integer of {number.bit_length()} bits"
+    return str(number)

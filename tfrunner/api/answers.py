@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,10 @@ NUMBERS = "biufc"
 """Kinds of NumPy dtypes that are numbers or booleans; bfloat16 is none of NumPy's own."""
 
 OTHERS = "application/x-msgpack, which holds everything"
+
+MOST_PLACES = 2**48
+"""What the sizes of an array without elements, the zeros apart, may multiply to: NumPy and
+TensorFlow count them in 63 bits, also after a cast and after rows are joined."""
 
 
 class Written(NamedTuple):
@@ -63,6 +69,18 @@ def check_booleans(array: Array) -> Array:
     return array
 
 
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Refuse a shape with a zero that no array can have; others are bounded by their bytes.
+
+    Raises:
+        InvalidInput: It is one.
+    """
+    if 0 in sizes and math.prod(size for size in sizes if size) > MOST_PLACES:
+        raise InvalidInput(
+            f"the array has shape {list(sizes)}, which is too large, though it has no elements."
+        )
+
+
 def check_dense(spec: TensorSpec, form: str, role: str) -> None:
     """Check that a tensor is of numbers and neither ragged nor of any kind.
 
@@ -81,8 +99,16 @@ def check_dense(spec: TensorSpec, form: str, role: str) -> None:
     )
 
 
-def check_output(output: Node | None, form: str, *, single: bool) -> None:
-    """Check before a call that its outputs can be answered with; unknown ones are let through.
+def check_output(
+    output: Node | None, form: str, *, single: bool, arrays: Sequence[Array] | None = None
+) -> None:
+    """Check that outputs can be answered with; before the call unknown ones are let through.
+
+    Args:
+        output: What is known of them.
+        form: The form of the answer.
+        single: Whether it holds one tensor alone.
+        arrays: The outputs themselves. A Runnable says of none what it is: they show it.
 
     Raises:
         NotAcceptable: They cannot.
@@ -95,8 +121,18 @@ def check_output(output: Node | None, form: str, *, single: bool) -> None:
             f"{form} is one tensor; there are {len(specs)} outputs. Accept application/x-npz, or "
             f"{OTHERS}."
         )
-    for spec in specs:
-        check_dense(spec, form, "output")
+    for index, spec in enumerate(specs):
+        if spec.dtype != ANY or (arrays is not None and arrays[index].dtype.hasobject):
+            check_dense(spec, form, "output")
+
+
+def check_answer(answer: Answer, form: str, *, single: bool = False) -> None:
+    """Check that an answer's outputs are of numbers.
+
+    Raises:
+        NotAcceptable: They are not, or are several where one is asked for.
+    """
+    check_output(answer.structure, form, single=single, arrays=answer.arrays)
 
 
 def only_output(answer: Answer, form: str) -> Array:
@@ -105,5 +141,5 @@ def only_output(answer: Answer, form: str) -> Array:
     Raises:
         NotAcceptable: There are several, or it is none of numbers.
     """
-    check_output(answer.structure, form, single=True)
+    check_answer(answer, form, single=True)
     return answer.arrays[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from tfrunner.api.docs import Docs
@@ -98,6 +99,18 @@ def _is_predict(scope: Scope) -> bool:
     return path.endswith(":predict")
 
 
+class PostOnly:
+    """Stands where predict requests go that have another verb; without it, at models' pages."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse.
+
+        Raises:
+            HTTPException: Always, with what is allowed.
+        """
+        raise HTTPException(405, headers={"Allow": "POST"})
+
+
 def page_routes(
     gateway: Gateway, services: Iterable[Service], *, state: ProcessState
 ) -> list[Route]:
@@ -108,6 +121,7 @@ def page_routes(
         Docs(gateway, services),
     )
     routes = [
+        Route("/v1/models/{rest:path}:predict", PostOnly()),
         Route("/livez", health.livez),
         Route("/healthz", health.livez),
         Route("/readyz", health.readyz),

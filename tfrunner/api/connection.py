@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tfrunner.api.exchange import Exchange, end_with
+from tfrunner.api.framing import OpenEnded, find_transfer_coding, head_without_upgrade, make_parser
 from tfrunner.api.lane import Lane
 from tfrunner.api.refusals import Surplus
 from tfrunner.api.replies import write_error
 from tfrunner.api.state import ProcessState
-from tfrunner.errors import InvalidInput, TFRunnerError, TooLarge
+from tfrunner.errors import InvalidInput, TFRunnerError, TooLarge, UnsupportedForm
 
 SURPLUS = 64
 """Connections above the limit that are told so; the ones above these are simply ended."""
@@ -52,7 +55,7 @@ class Seen:
         self.unsent_since = 0.0
 
 
-class HeadTooLarge(Exception):
+class Refused(Exception):
     """Raised out of the parser, which ends there."""
 
 
@@ -67,9 +70,11 @@ class Connection(HttpToolsProtocol):
         self.seen = Seen()
         self.is_surplus = False
         self.is_refused = False
+        self.ended_at: float | None = None  # when the client said that it sends no more
         self._is_receiving = False
         self._quiet = 0  # bytes since the request began, or since the last ones of its body
-        self._too_large: TooLarge | None = None
+        self._refusal: tuple[TFRunnerError, HTTPStatus] | None = None
+        self._cycles: deque[RequestResponseCycle] = deque()  # those that are not answered
         self._lane: Lane | None = None  # None: every request goes through ASGI
 
     def __repr__(self) -> str:
@@ -109,7 +114,29 @@ class Connection(HttpToolsProtocol):
         """Drop the requests that wait: nobody will read their answers."""
         self._end_lane()
         self._lane = None
+        for cycle in self._cycles:  # uvicorn thinks of the latest alone
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._cycles.clear()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Answer what was asked: who sends no more may still read.
+
+        Nothing tells it from a client that is gone, so `Watch` ends the connection soon. The
+        end of what was not whole, and of TLS, is that of the connection.
+        """
+        is_whole = not self._is_receiving and (self._lane is None or not self._lane.receiving)
+        latest = self.cycle
+        if latest is None or latest.response_complete or not is_whole or self.is_refused:
+            return None
+        if self.scheme == "https":
+            return None
+        latest.keep_alive = False
+        if self.ended_at is None:
+            self.ended_at = self.loop.time()
+        return True
 
     def _end_lane(self) -> None:
         if self._lane is not None:
@@ -126,9 +153,28 @@ class Connection(HttpToolsProtocol):
             if not data:
                 return
         self._quiet += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._is_receiving and self._quiet > self.shared.bounds.header_limit:
             self.refuse(self._head_too_large(), HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _parse(self, data: bytes) -> None:
+        """Have uvicorn's parser read what came; a head with Upgrade once more, without it."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                self.messages -= 1
+                verb, version = self.parser.get_method(), self.parser.get_http_version()
+                head = head_without_upgrade(verb, self.url, version, self.headers)
+                data = head + data[exc.args[0] :]
+                self.parser = make_parser(self)  # the old one may have ended: Connection: close
+            except httptools.HttpParserError:
+                text = "Invalid HTTP request received."
+                self.logger.warning(text)
+                self.send_400_response(text)
+                return
+            else:
+                return
 
     def on_message_begin(self) -> None:
         """Count."""
@@ -138,12 +184,18 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request; its answer says so if the connection ends with it."""
-        limit = self.shared.bounds.header_limit
-        if self._quiet > limit and self._head_size() > limit:  # it came at once, perhaps with more
-            self._too_large = self._head_too_large()
-            raise HeadTooLarge
+        self._refusal = self._find_refusal()
+        if self._refusal is not None:
+            raise Refused
+        if self.parser.should_upgrade():
+            return  # it comes again
         earlier = self.cycle
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.send = OpenEnded(self.cycle).send  # type: ignore[method-assign, assignment]
+        while self._cycles and self._cycles[0].response_complete:
+            self._cycles.popleft()
+        self._cycles.append(self.cycle)
         if self.shared.is_draining or self.is_surplus:
             end_with(self.cycle, earlier)
 
@@ -155,6 +207,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the request is whole."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._is_receiving = False
         self._quiet = 0
@@ -179,9 +233,9 @@ class Connection(HttpToolsProtocol):
             self._lane.flush()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or has too large a head."""
-        if self._too_large is not None:
-            self.refuse(self._too_large, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        """Answer what is no HTTP, or has a head that is refused."""
+        if self._refusal is not None:
+            self.refuse(*self._refusal)
         else:
             self.refuse(InvalidInput(msg), HTTPStatus.BAD_REQUEST)
 
@@ -238,6 +292,19 @@ class Connection(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             return cycle is None or cycle.scope is not self.scope
         return cycle.scope is self.scope and not cycle.response_started and not self.pipeline
+
+    def _find_refusal(self) -> tuple[TFRunnerError, HTTPStatus] | None:
+        """Return why a whole head is refused, if it is."""
+        limit = self.shared.bounds.header_limit
+        if self._quiet > limit and self._head_size() > limit:  # it came at once, perhaps with more
+            return self._head_too_large(), HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        if self.parser.get_method() == b"CONNECT":
+            return InvalidInput("CONNECT asks for a proxy; this is none"), HTTPStatus.BAD_REQUEST
+        coding = find_transfer_coding(self.headers)
+        if coding is None:
+            return None
+        text = f"Transfer-Encoding is {coding.decode('latin-1')!r}; expected chunked, or none"
+        return UnsupportedForm(text), HTTPStatus.NOT_IMPLEMENTED
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from tfrunner.api.bodies import ClientGone, read_body
 from tfrunner.api.calls import Place, wait_until
 from tfrunner.api.disconnects import Disconnects
+from tfrunner.api.framing import check_coding
 from tfrunner.api.hooks import Served
 from tfrunner.api.predict import read_timeout
 from tfrunner.api.replies import Receive, Scope, Send
@@ -113,6 +114,7 @@ class Answer:
             TFRunnerError: It is to be answered with this error; nothing was sent.
             Broken: The answer ended before it was whole.
         """
+        check_coding(scope)
         request = Request(scope, receive)
         given = request.headers.get("x-request-timeout")
         timeout = self._timeout if given is None else read_timeout(given.encode("latin-1"))

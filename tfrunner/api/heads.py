@@ -24,8 +24,8 @@ LONGEST = 2048
 MOST_KNOWN = 512
 """Heads that are remembered: a megabyte at most."""
 
-ELSEWHERE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
-"""Headers that make more of a request than a head and so many bytes."""
+ELSEWHERE = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"))
+"""Headers that make more of a request than a head and so many bytes, or have it refused."""
 
 
 class Head(NamedTuple):

@@ -21,6 +21,7 @@ from tfrunner.api.answers import (
     check_booleans,
     check_input,
     check_output,
+    check_sizes,
     only_output,
 )
 from tfrunner.casting import Call, cast
@@ -81,6 +82,7 @@ def parse_npy(body: bytes) -> Array:
             f"the array is {'cut off' if len(body) < expected else 'too long'}: its head asks for "
             f"{expected} bytes ({head.dtype.name}, shape {list(head.shape)}), {len(body)} came."
         )
+    check_sizes(head.shape)
     flat: Array = np.frombuffer(body, head.dtype, math.prod(head.shape), size)
     return check_booleans(flat).reshape(head.shape, order="F" if head.is_fortran else "C")
 

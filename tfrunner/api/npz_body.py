@@ -11,7 +11,7 @@ import re
 import zipfile
 import zlib
 
-from tfrunner.api.answers import Written, check_output
+from tfrunner.api.answers import Written, check_answer, check_output
 from tfrunner.api.npy_body import npy_pieces, parse_npy
 from tfrunner.casting import Call, cast
 from tfrunner.errors import InvalidInput, TooLarge
@@ -104,7 +104,7 @@ def write_npz(answer: Answer, by_rows: bool) -> Written:
     Raises:
         NotAcceptable: One is not of numbers.
     """
-    check_output(answer.structure, NAME, single=False)
+    check_answer(answer, NAME)
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as file:
         for name, array in zip(output_names(answer.structure), answer.arrays, strict=True):

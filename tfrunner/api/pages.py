@@ -67,10 +67,13 @@ class Pages:
                 else NotFound(f"there is no {asked}; GET /docs shows what there is")
             )
             return await self._refuse(request, unknown)
-        text = f"{asked} is not allowed; GET /docs shows what there is"
+        headers = dict(getattr(exc, "headers", None) or {})
+        if "Allow" in headers:  # in the order of a set, which differs between processes
+            headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+        hint = "POST it" if headers.get("Allow") == "POST" else "GET /docs shows what there is"
+        text = f"{asked} is not allowed; {hint}"
         request_id = request.scope["tfrunner.request_id"].decode()
         body = {"error": text, "code": "method_not_allowed", "request_id": request_id}
-        headers = getattr(exc, "headers", None)
         return JSONResponse(body, status_code=status, headers=headers)
 
     async def _fail(self, request: Request, exc: Exception) -> Response:

@@ -16,6 +16,7 @@ from tfrunner.api.answers import Written
 from tfrunner.api.bodies import ClientGone, read_body
 from tfrunner.api.disconnects import Disconnects
 from tfrunner.api.forms import USUAL, Form, choose_forms
+from tfrunner.api.framing import check_coding
 from tfrunner.api.heads import Head, make_head
 from tfrunner.api.msgpack_body import check_timeout
 from tfrunner.api.replies import Receive, Scope, Send, send_error, unexpected
@@ -98,6 +99,7 @@ class Predict:
         submitted: Submitted | None = None
         try:
             target = self._targets.find(head.path)
+            check_coding(scope)
             length = given.get(b"content-length")
             held = self.state.held
             body = await read_body(receive, self.body_limit, length=length, held=held)

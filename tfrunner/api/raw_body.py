@@ -16,6 +16,7 @@ from tfrunner.api.answers import (
     check_booleans,
     check_input,
     check_output,
+    check_sizes,
     only_output,
 )
 from tfrunner.casting import Call, cast
@@ -71,6 +72,7 @@ def parse_raw(body: bytes, *, dtype: bytes | None, shape: bytes | None) -> Array
             f"the tensor is {'cut off' if len(body) < expected else 'too long'}: {known.name} of "
             f"shape {list(sizes)} has {expected} bytes, {len(body)} came."
         )
+    check_sizes(sizes)
     flat: Array = np.frombuffer(body, known)
     return check_booleans(flat).reshape(sizes)
 

@@ -48,12 +48,11 @@ async def send_reply(
     body: bytes,
     *,
     request_id: bytes,
-    content_type: bytes = JSON,
     extra: tuple[Header, ...] = (),
 ) -> None:
-    """Send a whole reply."""
+    """Send a whole reply in JSON."""
     headers = [
-        (b"content-type", content_type),
+        (b"content-type", JSON),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id),
         *extra,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from tfrunner.api.spans import Spans
 
-CHOICES = ("auto", "off", "otlp", "console")
 FLUSH_SECONDS = 2.0
 """So long an api process that ends waits for its last spans to leave."""
 

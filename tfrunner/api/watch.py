@@ -28,6 +28,8 @@ SURPLUS_SECONDS = 5.0
 ABANDONED_SECONDS = 1.0
 """Who has read nothing for so long is dropped first where answers hold too much memory."""
 
+ENDED_SECONDS = 1.0
+"""Most time to answer who sends no more: nothing tells it from a client that is gone."""
 
 SLICE = 500
 """Connections that are looked at in one turn of the event loop: about a millisecond."""
@@ -120,6 +122,8 @@ def _judge(connection: Connection, bounds: Bounds, now: float) -> None:
     """End what has not gone on for too long."""
     activity, waited = connection.seen.activity, now - connection.seen.since
     if activity is Activity.ANSWERING:
+        if connection.ended_at is not None and now - connection.ended_at > ENDED_SECONDS:
+            connection.transport.abort()
         return
     if activity is Activity.REFUSED:
         if waited > REFUSED_SECONDS:
