@@ -10,11 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.leftovers import MARK, Snapshot, look, marked_processes
 
 START = pytest.StashKey[Snapshot]()
 MINE = pytest.StashKey[Path]()
+
+# Hypothesis' own profile for CI draws the same examples in every run. Ours are new ones, and what
+# fails says how to see it again. How long an example takes says more about the machine than of it.
+settings.register_profile(
+    "tfrunner",
+    derandomize=False,
+    print_blob=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tfrunner")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,8 @@
 """What a test run may leave behind: processes, sockets that listen, run directories, memory files.
 
 A process of ours is known by a mark in its environment, which every child inherits: it is
-found even if its parent is gone.
+found even if its parent is gone. Others may run on the same machine: what a living process
+without the mark holds is not ours.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 import psutil
 
 MARK = "TFRUNNER_TEST_RUN"
+MEMORY = Path("/dev/shm")
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -46,14 +48,29 @@ def look(mark: str, run_root: Path) -> Snapshot:
         processes=frozenset(f"{each.pid} {' '.join(each.cmdline())[:200]}" for each in ours),
         ports=frozenset(_ports([psutil.Process(), *ours])),
         run_directories=frozenset(map(str, run_directories(run_root))),
-        memory_files=memory_files(),
+        memory_files=memory_files(mark),
     )
 
 
-def memory_files() -> frozenset[str]:
-    """Return the named files in shared memory."""
-    memory = Path("/dev/shm")
-    return frozenset(map(str, memory.iterdir() if memory.is_dir() else ()))
+def memory_files(mark: str) -> frozenset[str]:
+    """Return the named files in shared memory that no living process of somebody else holds."""
+    found = set(map(str, MEMORY.iterdir() if MEMORY.is_dir() else ()))
+    if found:  # to ask all processes takes a while
+        found -= _memory_files_of_others(mark)
+    return frozenset(filter(os.path.exists, found))  # others' may have gone meanwhile
+
+
+def _memory_files_of_others(mark: str) -> set[str]:
+    held = set()
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) != mark:
+                held.update(each.path for each in process.open_files())
+                held.update(each.path for each in process.memory_maps())
+        except psutil.Error:
+            continue
+    depth = len(MEMORY.parts) + 1
+    return {str(Path(*Path(each).parts[:depth])) for each in held}
 
 
 def run_directories(root: Path) -> list[Path]:

@@ -97,7 +97,7 @@ def test_a_caller_that_goes_away_is_noted(world: World) -> None:
     """As nginx does: 499."""
     client, lines = world
     with pytest.raises(httpx.ReadTimeout):
-        client.post(PREDICT, json={**BODY, "signature_name": "hang"}, timeout=0.2)
+        client.post(PREDICT, json={**BODY, "signature_name": "hang"}, timeout=1.0)
     (line,) = lines(1)
     assert (line["status"], line["bytes"]) == (499, 0)
 

@@ -236,9 +236,9 @@ def test_a_trickle_does_not_hold_a_connection(serve: Serve) -> None:
 def test_a_slow_sender_that_gets_on_is_served(serve: Serve) -> None:
     """The limit is for the next piece of a body, not for all of it."""
     piece = b" " * 100_000
-    with serve(FakeGateway(), receive_timeout=1.0) as address, line(address) as sender:
+    with serve(FakeGateway(), receive_timeout=2.0) as address, line(address) as sender:
         sender.send(HEAD + b"Content-Length: %d\r\n\r\n" % (8 * len(piece)))
-        sender.sock.settimeout(0.25)
+        sender.sock.settimeout(0.3)
         for _ in range(8):
             with contextlib.suppress(TimeoutError):
                 assert sender.sock.recv(1) == b"", "it was answered before its end"

@@ -31,6 +31,17 @@ def test_every_default_is_an_option_of_serve():
     assert set(config.Defaults.__struct_fields__) <= options
 
 
+def test_the_documentation_names_every_setting_of_serve():
+    """With its default, or as one without."""
+    text = (ROOT / "docs" / "configuration.md").read_text().partition("## Environment")[0]
+    without = text.partition("Without a default:")[2].partition("##")[0]
+    named = re.findall(r"^\| ([a-z_]+) \|", text, flags=re.MULTILINE)
+    named += re.findall(r"`([a-z_]+)`", without)
+    # What says how the command itself behaves, what is served, and what tests need.
+    others = {"targets", "settings", "dry_run", "output", "as_json", "echo", "hold"}
+    assert {parameter.name for parameter in serve.params} - others == set(named) - {"setting"}
+
+
 def test_a_config_survives_the_command_line():
     """What a child process is started with."""
     given = config.ServedModel("m:1", b"\x00spec", max_batch_size=3)

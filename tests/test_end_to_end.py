@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -22,6 +22,7 @@ from tfrunner.errors import (
     PoisonRequest,
     TFRunnerError,
 )
+from tfrunner.rundir import running_servers
 from tfrunner.testing import ServedClient, serve
 
 MODEL = "echo:1"
@@ -97,8 +98,8 @@ def test_one_bad_request_among_32_fails_alone_over_http_and_client():
 
 def test_a_worker_killed_in_mid_batch_fails_nobody():
     """A kill -9 while a batch runs, with another worker up: every request is answered."""
-    with serve("echo", echo=True, workers=2, hold=8) as client:
-        rows = [row(0.3, float(index)) for index in range(8)]
+    with serve("echo", echo=True, workers=2, hold=3) as client:
+        rows = [row(3.0, float(index)) for index in range(3)]  # seconds: time to find it running
         with ThreadPoolExecutor(1) as pool:
             calls = pool.submit(call_all, client, rows, method="slow")
             os.kill(wait_until_running(client)[0], signal.SIGKILL)
@@ -134,7 +135,7 @@ def test_a_request_larger_than_the_bound_comes_back_whole_and_in_order():
 
 
 @pytest.mark.parametrize(
-    "bound", [{"queue_requests": 1}, {"queue_bytes": 4}], ids=["requests", "bytes"]
+    "bound", [{"queue_requests": 1}, {"queue_bytes": 600}], ids=["requests", "bytes"]
 )
 def test_a_full_queue_answers_503_and_says_when_to_come_back(bound: dict[str, int]):
     """Beyond --queue-requests and --queue-bytes; what waits already is not dropped."""
@@ -142,7 +143,7 @@ def test_a_full_queue_answers_503_and_says_when_to_come_back(bound: dict[str, in
 
         def post(timeout: str) -> httpx.Response:
             headers = {"X-Request-Timeout": timeout}
-            body = {"instances": [[1.0]]}
+            body = {"instances": [[1.0] * 100]}  # 400 bytes, and those of its layout
             url = client.http_address + PREDICT
             return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
 
@@ -170,10 +171,9 @@ def test_large_tensors_cross_unchanged():
 @pytest.fixture(scope="module")
 def server():
     """Serve the echo model with a small body limit, and a loopback port for direct clients."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with serve("echo", echo=True, body_limit=100_000, direct=f"tcp://127.0.0.1:{port}") as client:
-        client.tcp_address = f"tcp://127.0.0.1:{port}"
+    with serve("echo", echo=True, body_limit=100_000, direct="tcp://127.0.0.1:*") as client:
+        run_root = Path(client.address.removeprefix("ipc://")).parents[1]
+        ((_, client.tcp_address),) = (each.frontend for each in running_servers(run_root))
         yield client
 
 

@@ -17,6 +17,7 @@ from tfrunner.dispatcher.costbook import CostBook
 from tfrunner.dispatcher.learned import SAVE_SECONDS, Learned
 from tfrunner.errors import ConfigError
 from tfrunner.learned_file import Plan, file_name, read_all
+from tfrunner.learned_file import folder as folder_of
 from tfrunner_workers import recall
 from tfrunner_workers.devices import device_class
 
@@ -293,3 +294,14 @@ def test_a_tag_is_served_once():
     check(DispatcherConfig(("f",), "b", (served,)))
     with pytest.raises(ConfigError, match="twice"):
         check(DispatcherConfig(("f",), "b", (served, served)))
+
+
+def test_a_file_that_is_nested_without_end_is_ignored_like_any_other(tmp_path, caplog):
+    """One line in the log, for the dispatcher and for whoever reads all of them."""
+    folder = folder_of(tmp_path, "m:1")
+    folder.mkdir(parents=True)
+    deep = b'{"format":1,"model":"m:1","device_class":"x","methods":{"a":%b}}'
+    (folder / "x.json").write_bytes(deep % (b"[" * 100_000 + b"]" * 100_000))
+    Learned(str(tmp_path), {"m:1": CostBook()}, now=0.0).load()
+    assert "nested too deeply" in caplog.text
+    assert list(read_all(tmp_path, "m:1")) == []

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tfrunner.exposition import expose
+from tfrunner.exposition import expose, families
+from tfrunner.protocol import SEGMENT_REFUSED
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "observability.md").read_text()
 
 STATE: dict[str, Any] = {
     "epoch": "e",
@@ -138,3 +146,53 @@ def test_histograms_are_cumulative() -> None:
 def test_a_server_without_models_has_metrics() -> None:
     """Whatever a snapshot lacks is zero or absent."""
     assert samples({"epoch": "e"})["tfrunner_up", ()] == 1
+
+
+def test_the_documentation_lists_every_metric_with_its_labels() -> None:
+    """Line by line: nobody finds a metric that is explained nowhere, or one that is not there."""
+    shown = re.findall(r"^\| (`tfrunner_.*) \|$", PAGE, flags=re.MULTILINE)
+    there = []
+    for family in families({}):
+        total = "_total" if family.type == "counter" else ""
+        labels = ", ".join(family._labelnames)
+        cells = (f"`{family.name}{total}`", family.type, labels, family.documentation)
+        there.append(" | ".join(cells).replace("|  |", "| |"))
+    assert shown == there
+
+
+def reasons(head: str) -> set[str]:
+    """Return the first column of a table of the page."""
+    table = PAGE.partition(f"| reason | {head} |")[2].partition("\n\n")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
+
+
+def nodes(module: str) -> Iterable[ast.AST]:
+    """Return all nodes of a module of the dispatcher."""
+    return ast.walk(ast.parse((ROOT / "tfrunner" / "dispatcher" / f"{module}.py").read_text()))
+
+
+def test_the_documentation_explains_every_reason_to_send_a_batch() -> None:
+    """The words that stand in the policy and in the assignment are these, and one to wait."""
+    words = {
+        node.value
+        for module in ("predictive", "assignment")
+        for node in nodes(module)
+        if isinstance(node, ast.Constant) and re.fullmatch("[a-z_]+", str(node.value))
+    }
+    assert reasons("the batch") == words - {"open"}
+
+
+def test_the_documentation_explains_every_reason_to_refuse_or_drop_a_request() -> None:
+    """Those that `Requests.refuse` is given, by name or as the code, and those of drops."""
+    found = set()
+    for node in (*nodes("core"), *nodes("requests")):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="refuse"), args=[_, code, *_], keywords=more):
+                given = [each.value for each in more if each.arg == "reason"] or [code]
+                found |= {ast.literal_eval(each) for each in given if type(each) is ast.Constant}
+            case ast.Call(func=ast.Attribute(attr="_close"), args=[_, ast.Constant("drop"), why]):
+                found.add(ast.literal_eval(why))
+            case ast.Subscript(value=ast.Attribute(attr="dropped"), slice=ast.Constant(value=why)):
+                found.add(why)
+    found.discard("not_found")  # of no model that it could be counted for
+    assert reasons("the request") == found | {SEGMENT_REFUSED}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +239,20 @@ def test_labels_and_metadata_are_stored_as_plain_data(made: Any) -> None:
     model = tensorflow.get("m")
     assert model.labels == {"stage": "prod", "accuracy": "0.9"}
     assert model.metadata == {"mean": [0, 1, 2], "n": 4, "nested": {"t": [1, "a"]}, "x": None}
-    assert model.info.framework["tensorflow"].startswith("2.")
     with pytest.raises(InvalidInput, match=r"metadata\['f'\] is a function"):
         tensorflow.save(made.NativeModel(), "m", metadata={"f": lambda: None})
+
+
+def test_the_versions_that_a_model_was_saved_with_are_stored(made: Any, tf: Any) -> None:
+    """Of everything that reading it again may depend on."""
+    stored = tensorflow.save(made.NativeModel(), "m").info.framework
+    assert stored == {
+        "tfrunner": version("tfrunner"),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": version("keras"),
+        "numpy": np.__version__,
+    }
 
 
 @pytest.mark.parametrize(
@@ -406,6 +419,22 @@ def test_a_loaded_model_computes_what_the_saved_one_did(made: Any, tf: Any) -> N
     model = tensorflow.save(made.NativeModel(), "m")
     for loaded in (tensorflow.load_model("m"), model.load_model()):
         assert loaded(tf.constant(made.X, tf.float64)).numpy().tolist() == [[15.0]]
+
+
+@pytest.mark.parametrize("device", ["CPU:0", "CPU:1"])
+def test_a_loaded_model_lies_on_the_device_that_is_named(made: Any, device: str) -> None:
+    """In a process that sees two: a CPU may be divided."""
+    tensorflow.save(made.MultiOutputModel(), "m")
+    code = (
+        "import tensorflow as tf, tfrunner\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "halves = [tf.config.LogicalDeviceConfiguration()] * 2\n"
+        "tf.config.set_logical_device_configuration(cpu, halves)\n"
+        f"loaded = tfrunner.tensorflow.load_model('m', '/device:{device}')\n"
+        "print(loaded.factor.device)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip().endswith(f"/device:{device}"), done.stdout + done.stderr
 
 
 def test_a_saved_model_that_tensorflow_cannot_read_is_corrupt(made: Any) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,15 +39,19 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def left() -> set[str]:
-    """Return the temporary folders of servers that exist now."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("tfrunner-test-*")}
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give temporary files a folder of their own, with a path short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="tfr-", dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
-def test_a_server_is_started_called_both_ways_and_ended():
+def test_a_server_is_started_called_both_ways_and_ended(temporary):
     """Same answers over HTTP and straight; afterwards no process and no file is left."""
-    before = left()
     with serve("echo", echo=True) as client:
+        assert list(temporary.iterdir())
         processes = psutil.Process(client.pid).children(recursive=True)
         assert len(processes) >= 3
         assert client.address.startswith("ipc://")
@@ -60,7 +65,7 @@ def test_a_server_is_started_called_both_ways_and_ended():
             np.testing.assert_array_equal(each["y"] if isinstance(each, dict) else each, rows())
         assert type(straight) is type(over_http)
     assert not [each for each in processes if each.is_running()]
-    assert left() <= before
+    assert not list(temporary.iterdir())
 
 
 def test_errors_are_the_same_over_both_ways():
@@ -139,13 +144,12 @@ def test_a_server_that_cannot_start_says_why():
         pass
 
 
-def test_a_server_that_is_not_ready_in_time_is_ended():
+def test_a_server_that_is_not_ready_in_time_is_ended(temporary):
     """Unavailable, and nothing is left."""
-    before = left()
     is_late = pytest.raises(Unavailable, match="not ready in time")
     with is_late, serve("echo", echo=True, start_timeout=0.001):
         pass
-    assert left() <= before
+    assert not list(temporary.iterdir())
 
 
 def test_a_server_does_not_outlive_the_process_that_started_it():

@@ -105,7 +105,7 @@ def _model_counters(models: State) -> Iterator[Metric]:
     )  # fmt: skip
     refused = _by_key(models, "refused")
     yield _counter(
-        "refused", "Requests refused before they were queued, or dropped.", refused,
+        "refused", "Requests refused on arrival, before they were queued, by why.", refused,
         "model", "reason",
     )  # fmt: skip
     for key, text in (

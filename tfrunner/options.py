@@ -139,7 +139,6 @@ def read_options(
     *,
     at: str,
     methods: Mapping[str, Any] | None = None,
-    known: Iterable[str] = RunnerOptions.__struct_fields__,
 ) -> RunnerOptions:
     """Return what is asked, checked key by key.
 
@@ -147,13 +146,13 @@ def read_options(
         values: By key; None counts as not given.
         at: Where they stand, for messages: "runner 'digits'".
         methods: By method name, what is asked for it.
-        known: The keys that are allowed here.
 
     Raises:
         ConfigError: A key is unknown, or a value has the wrong type or is out of range; the
             message names key, what was expected, and what was given.
     """
-    given = _check(values, [key for key in known if key != "methods"], at)
+    known = [key for key in RunnerOptions.__struct_fields__ if key != "methods"]
+    given = _check(values, known, at)
     by_method = {}
     for name, wanted in (methods or {}).items():
         place = f"{at}, method {name!r}"
@@ -173,6 +172,19 @@ def check_methods(options: RunnerOptions, known: Iterable[str], *, at: str) -> N
     for name in options.methods:
         if name not in names:
             raise ConfigError(f"{at} has no method {name!r}.{did_you_mean(name, names)}")
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse a strategy: the server decides where workers run.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if strategy is not None:
+        raise ConfigError(
+            f"scheduling_strategy is {strategy!r}; leave it out: the server decides where workers "
+            "run, by `--workers-per-gpu`, or `workers` in a table of the configuration."
+        )
 
 
 def find_size(layers: Iterable[RunnerOptions], method: str | None = None) -> int | None:
