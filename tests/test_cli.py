@@ -325,6 +325,15 @@ def test_what_a_reload_serves_is_announced_too(capsys):
     assert "try:  curl -s http://127.0.0.1:80/v1/models/digits:predict" in capsys.readouterr().out
 
 
+def test_the_routes_of_services_are_named(capsys):
+    """Before the example of a model."""
+    progress = Progress(Console(file=io.StringIO()), models=[SPEC], routes=["/double", "/best"])
+    progress.ready(RunFile(1, "http://127.0.0.1:80", (), ("digits:v1",)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "routes: /double, /best"
+    assert lines[2].startswith("try:  curl")
+
+
 def test_python_m_tfrunner_is_the_command():
     """Where the script is not on the path."""
     assert module.main is main

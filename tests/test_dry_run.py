@@ -128,6 +128,13 @@ def test_the_defaults_table_is_the_serve_table(alone: Path) -> None:
     assert (result.return_value, "twice" in result.stderr) == (2, True)
 
 
+def test_methods_with_bounds_of_their_own_are_in_the_table(alone: Path) -> None:
+    """Beside what holds for the others."""
+    (alone / "c.toml").write_text("[models.echo.methods.__call__]\nmax_batch_size = 3\n")
+    (name,) = plan("--config", "c.toml")["models"][0]["method_rows"]
+    assert f"64, {name} 3" in " ".join(rehearse("--config", "c.toml").stdout.split())
+
+
 def test_tls_changes_the_address_and_secrets_are_not_shown(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +156,29 @@ WRONG = {
     "no certificate": (["--ssl-certfile", "none.pem"], "none.pem cannot be read"),
     "a key and no certificate": (["--ssl-keyfile", "k.pem"], "needs --ssl-certfile"),
     "no origin": (["--cors-origin", "a.example"], "--cors-origin is 'a.example'"),
+    "a port that there is not": (["--port", "99999"], "port 99999 does not exist"),
+    "a port below 0": (["--port", "-1"], "port -1 does not exist"),
+    "a port of the file": (["--config", "port.toml"], "port 70000 does not exist"),
+    "a host that nobody knows": (["--host", "no-such-host.invalid"], "address or name of this"),
+    "a host that is no name": (["--host", "a" * 80], "cannot listen on aaa"),
+    "another machine's address": (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+    "no time to end": (["--grace", "-1"], "--grace is -1"),
+    "no end": (["--timeout", "inf"], "--timeout is infinite"),
+    "a number of the file": (["--config", "time.toml"], "time.toml: [serve]: timeout is 0"),
+    "a log in no folder": (
+        ["--access-log", "text", "--access-log-file", "none/log"],
+        "there is no folder none",
+    ),
+    "a log that is a folder": (
+        ["--access-log", "text", "--access-log-file", "."],
+        "expected a file",
+    ),
+    "a log for nothing": (["--access-log-file", "log"], "needs --access-log text or json"),
+    "a recording in no folder": (["--record", "none/trace"], "there is no folder none"),
+    "a monitor's folder that cannot be made": (
+        ["--monitor-folder", "/proc/x"],
+        "the monitors' folder /proc/x cannot be written",
+    ),
     "keys and an open door": (
         ["--api-keys", "keys.json", "--direct", "tcp://127.0.0.1:*"],
         "without a key",
@@ -164,7 +194,10 @@ def test_what_cannot_be_served_is_said_in_one_line(
     (alone / "wrong.toml").write_text("[serve]\nmax_batchsize = 8\n")
     (alone / "table.toml").write_text("[model.m]\nworkers = 1\n")
     (alone / "model.toml").write_text("[models.echo]\nmax_batch_sise = 1\n")
+    (alone / "port.toml").write_text("[serve]\nport = 70000\n")
+    (alone / "time.toml").write_text("[serve]\ntimeout = 0\n")
     add_key(alone / "keys.json", make_key("anna").stored)
+    before = sorted(alone.iterdir())
     result = rehearse(*arguments)
     assert result.return_value == 2
     assert said in result.stderr
@@ -172,6 +205,40 @@ def test_what_cannot_be_served_is_said_in_one_line(
         result.stderr.splitlines()[-1]
     ]
     assert result.stdout == ""
+    assert sorted(alone.iterdir()) == before
+
+
+def test_a_number_of_the_environment_is_called_by_its_variable() -> None:
+    """Not by a flag that nobody gave."""
+    result = rehearse(env={"TFRUNNER_TIMEOUT": "0"})
+    assert (result.return_value, "$TFRUNNER_TIMEOUT is 0" in result.stderr) == (2, True)
+
+
+def test_sockets_need_a_short_path(alone: Path) -> None:
+    """A run directory that is too deep is found out before anything is started."""
+    deep = alone / ("d" * 80)
+    result = rehearse(env={"TFRUNNER_RUN_DIR": str(deep)})
+    assert result.return_value == 2
+    assert "Set TFRUNNER_RUN_DIR to a folder with a shorter path" in result.stderr
+
+
+def test_files_that_can_be_written_stay_as_they_are(alone: Path) -> None:
+    """There or not: a rehearsal looks, and writes nothing."""
+    (alone / "log").write_text("kept")
+    before = (alone / "log").stat()
+    for name in ("log", "fresh", "/dev/null"):
+        plan("--access-log", "text", "--access-log-file", name, "--monitor-folder", "new/monitors")
+    assert (alone / "log").stat().st_mtime_ns == before.st_mtime_ns
+    assert sorted(each.name for each in alone.iterdir()) == ["log"]
+
+
+def test_a_server_that_cannot_have_its_log_starts_nothing(alone: Path, run_root: Path) -> None:
+    """One line says why, and no process is begun."""
+    command = ["--echo", "--port", "0", "--access-log", "text", "--access-log-file", "none/log"]
+    result = CliRunner().invoke(serve, command, standalone_mode=False)
+    assert isinstance(result.exception, ConfigError)
+    assert "there is no folder none" in str(result.exception)
+    assert run_directories(run_root) == []
 
 
 def test_a_module_that_does_not_import_is_said_too(alone: Path) -> None:

@@ -29,7 +29,8 @@ HALL = (
         "declarations",
     ),
     *("transport", "rundir", "processes", "liveness", "link", "pending", "served", "gateway"),
-    *("shared_memory", "shared_memory_slots"),
+    *("forks", "exceptions", "remarks", "renamed"),
+    *("shared_memory", "shared_memory_slots", "row_ranges", "blocks"),
     *("agenda", "background", "driving", "exchange", "promises", "shortcuts", "turns"),
     *("metrics", "metric_declarations", "metric_series", "exposition", "observation", "monitoring"),
     *("monitor_files", "monitor_values", "monitor_writer"),
@@ -39,6 +40,7 @@ STORE = (
     *("sources", "custom_objects", "lengths", "keras_inputs", "filing", "loaded", "trials"),
     *("hashes", "writing", "tensorflow", "keras", "archives", "unpacking", "members"),
     *("members_tar", "members_zip", "extracting", "importing", "exporting"),
+    "bentoml_entry",
 )
 VISITOR = (
     *("client", "client_address", "client_async", "client_budget", "client_connection"),

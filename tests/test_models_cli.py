@@ -104,6 +104,22 @@ def test_yaml_json_and_its_short_form_say_the_same(
     assert (wrong.code, "'table', 'json', 'yaml'" in wrong.err) == (2, True)
 
 
+def test_a_version_that_there_is_not_is_not_listed_as_nothing(run: Run, store: Store) -> None:
+    """What there is is said; a serial and a beginning mean what they mean elsewhere."""
+    (model, *_) = store.list()
+    done = run("list", f"{model.tag.name}:nope")
+    assert (done.code, done.out) == (1, "")
+    assert f"No version 'nope' of model '{model.tag.name}'. There are:" in done.err
+    done = run("list", f"{model.tag.name}:{model.spec.serial}", "-o", "json")
+    assert [each["tag"] for each in done.json] == [str(model.tag)]
+
+
+def test_the_folder_of_a_model_is_printed_for_scripts(run: Run, store: Store) -> None:
+    """Its path, and nothing else."""
+    (model, *_) = store.list()
+    assert run("get", str(model.tag), "-o", "path").out == f"{model.path}\n"
+
+
 def test_deleting_is_asked_about_with_names_and_sizes(run: Run, store: Store) -> None:
     """Once for all; no is no."""
     refused = run("delete", "digits", "irises:only", typed="n\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -14,6 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+"""SHA-256 of LICENSE-2.0.txt."""
+
 CASE = """
 import sys
 import numpy as np
@@ -47,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("tfrunner", "workers"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("pyproject.toml", "setup.cfg", "README.md"):
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -62,6 +66,14 @@ def test_the_wheel_has_every_file_of_both_packages_and_no_other(wheel):
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = source_files(ROOT, "tfrunner") | source_files(ROOT / "workers", "tfrunner_workers")
     assert packed == expected
+
+
+def test_the_wheel_has_the_license_that_it_names(wheel):
+    """Word for word as the Apache Software Foundation publishes it."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith("/licenses/LICENSE"))
+        text = archive.read(name)
+    assert hashlib.sha256(text).hexdigest() == APACHE_2
 
 
 def test_a_server_runs_from_the_wheel(wheel, tmp_path, run_root):

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tfrunner.store import Model
     from tfrunner.tags import Tag
 
-_MODULES = ("errors", "io", "keras", "metrics", "models", "tensorflow", "testing")
+_MODULES = (
+    *("client", "errors", "exceptions", "io", "keras", "metrics", "models", "tensorflow"),
+    "testing",
+)
 _NAMES = {
     "AsyncClient": "tfrunner.client",
     "Client": "tfrunner.client",
@@ -65,7 +68,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"tfrunner.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'tfrunner' has no attribute {name!r}")
+    from tfrunner.renamed import missing
+
+    raise missing("tfrunner", name)
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from tfrunner.custom_objects import CUSTOM_OBJECTS_FILE, read_custom_objects
 from tfrunner.errors import CorruptModel, StateError
 from tfrunner.hashes import FileInfo, hash_file
 from tfrunner.options import ModelOptions
+from tfrunner.renamed import Renamed
 from tfrunner.specs import MethodSpec, ModelSpec
 from tfrunner.tags import Tag
 
@@ -53,6 +54,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     framework: dict[str, str] = {}
     files: dict[str, FileInfo] = {}
 
+    api_version = Renamed()
+    context = Renamed()
+    options = Renamed()
+    signatures = Renamed()
+
     @property
     def tag(self) -> Tag:
         """Name and version."""
@@ -67,6 +73,10 @@ class Model:
         path: The version's folder.
         options: How its runners call it; not stored.
     """
+
+    export = Renamed()
+    import_from = Renamed()
+    to_runnable = Renamed()
 
     def __init__(self, info: ModelInfo, path: Path, options: ModelOptions | None = None) -> None:
         self.info = info
@@ -122,6 +132,12 @@ class Model:
         """Bytes on disk."""
         return sum(file.size for file in self.info.files.values())
 
+    file_size = size
+
+    def path_of(self, item: str) -> Path:
+        """Return the path of a file or folder of the entry."""
+        return self.path / item
+
     @property
     def age_key(self) -> tuple[datetime, int]:
         """What the newest version has most of: creation time, then serial number."""
@@ -160,12 +176,13 @@ class Model:
 
     def to_runner(
         self,
-        *,
         name: str | None = None,
+        *,
         max_batch_size: int | None = None,
         max_latency_ms: float | None = None,
         method_configs: Mapping[str, Any] | None = None,
         embedded: bool = False,
+        scheduling_strategy: None = None,
     ) -> Runner:
         """Return a runner of this model.
 
@@ -175,6 +192,7 @@ class Model:
             max_latency_ms: Milliseconds after which a call fails that gives no timeout.
             method_configs: The two before, by method.
             embedded: Load the model in each api process: no worker, no batching.
+            scheduling_strategy: None: the server decides where workers run.
 
         Raises:
             ConfigError: An option is unknown or out of range.
@@ -188,6 +206,7 @@ class Model:
             max_latency_ms=max_latency_ms,
             method_configs=method_configs,
             embedded=embedded,
+            scheduling_strategy=scheduling_strategy,
         )
 
     def load_custom_objects(self, *, trust: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tfrunner.custom_objects import check_custom_objects, write_custom_objects
 from tfrunner.entry import Model, ModelInfo
 from tfrunner.errors import InvalidInput
 from tfrunner.framework import import_tensorflow, versions
-from tfrunner.saving import MethodOptions, check_labels, check_signatures, plain
+from tfrunner.saving import MethodOptions, check_labels, check_metadata, check_signatures
 from tfrunner.sources import in_order
 from tfrunner.store import Store
 from tfrunner.tags import Tag, new_version
@@ -67,7 +67,7 @@ def file_model(model: Any, name: Any, request: Request, *, home: Path | None) ->
     """
     source, tag = in_order(model, name)
     request.options()  # refused before anything takes time
-    labels, metadata = check_labels(request.labels), plain(dict(request.metadata or {}))
+    labels, metadata = check_labels(request.labels), check_metadata(request.metadata)
     objects, modules = check_custom_objects(request.custom_objects, request.external_modules)
     store = Store(home or default_home())
     tag = Tag(tag.name, tag.version or new_version())

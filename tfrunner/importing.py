@@ -7,7 +7,7 @@ and hash. 4. The store takes the folder. Whatever fails, nothing is left.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -29,6 +29,8 @@ LONGEST_INFO = 16 * 2**20
 
 DEEPEST_INFO = 100
 """How deep a `model.yaml` may nest."""
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 CLOCKS_DIFFER = timedelta(days=1)
 """How far in the future a model may have been saved: it would stay the newest until then."""
@@ -159,7 +161,12 @@ def _read_info(found: Iterator[Member]) -> bytes:
 def _checked(text: bytes) -> ModelInfo:
     """Return what `model.yaml` holds, if an entry of the store can hold that."""
     try:
-        _check_yaml(text)
+        check_yaml(text)
+        if is_bentoml(yaml.load(text, Loader=LOADER)):
+            raise InvalidInput(
+                "it is a model of BentoML. Unpack it, `mkdir model && tar -xf ARCHIVE -C model`, "
+                "and import the folder: `tfrunner models import model`."
+            )
         info = parse_info(text)
         dump_info(info)
     except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as exc:
@@ -176,10 +183,15 @@ def _checked(text: bytes) -> ModelInfo:
     return info
 
 
-def _check_yaml(text: bytes) -> None:
-    """Refuse what grows when it is read: aliases (`*a`), and nesting without end."""
+def check_yaml(text: bytes) -> None:
+    """Refuse what grows when it is read: aliases (`*a`), and nesting without end.
+
+    Raises:
+        ValueError: It has one of them.
+        yaml.YAMLError: It is no YAML.
+    """
     depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it has aliases")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -188,6 +200,14 @@ def _check_yaml(text: bytes) -> None:
             depth -= 1
         if depth > DEEPEST_INFO:
             raise ValueError(f"it nests deeper than {DEEPEST_INFO}")
+
+
+def is_bentoml(info: object) -> bool:
+    """Return whether what a `model.yaml` holds was written by BentoML."""
+    if not isinstance(info, Mapping) or "api_version" not in info:
+        return False
+    context = info.get("context")
+    return isinstance(context, Mapping) and "bentoml_version" in context
 
 
 def _renamed(info: ModelInfo, name: str | Tag | None) -> Tag:

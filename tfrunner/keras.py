@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrunner.config import home as default_home
 from tfrunner.entry import Model
@@ -20,6 +20,7 @@ from tfrunner.filing import Request, file_model, one_of
 from tfrunner.framework import import_tensorflow
 from tfrunner.keras_models import KERAS_MODEL, load_keras_file
 from tfrunner.options import ModelOptions
+from tfrunner.renamed import missing
 from tfrunner.store import Store
 from tfrunner.tags import Tag
 
@@ -27,6 +28,11 @@ __all__ = ["ModelOptions", "delete", "get", "list", "load_model", "save", "save_
 
 MODULE = "keras"
 """What `model.yaml` calls this module."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise missing(__name__, name)
 
 
 def save(
@@ -89,8 +95,20 @@ def save(
     return file_model(model, name, request, home=home)
 
 
-def save_model(name: str | Tag, model: Any, **options: Any) -> Model:
-    """Save a Keras model: `save` with the name first."""
+def save_model(
+    name: str | Tag, model: Any, *, include_optimizer: bool = True, **options: Any
+) -> Model:
+    """Save a Keras model: `save` with the name first.
+
+    Raises:
+        InvalidInput: As for `save`; or `include_optimizer` is False: a compiled model is stored
+            as it is.
+    """
+    if not include_optimizer:
+        raise InvalidInput(
+            "include_optimizer=False is not built: `load_model` gives the model back compiled, as "
+            "it was. Leave it out; what is served never has an optimizer."
+        )
     return save(model, name, **options)
 
 

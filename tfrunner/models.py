@@ -8,19 +8,27 @@ from __future__ import annotations
 import builtins
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfrunner import tensorflow
 from tfrunner.archives import OnProgress, no_progress, parse_format
+from tfrunner.bentoml_entry import read_told
 from tfrunner.config import home
 from tfrunner.entry import INFO_FILE, Model
 from tfrunner.errors import InvalidInput, NotFound
 from tfrunner.exporting import export
 from tfrunner.importing import copy_entry, import_archive
+from tfrunner.renamed import missing
 from tfrunner.sources import KERAS_SUFFIXES, SAVED_MODEL_FILES
 from tfrunner.store import Store
 from tfrunner.tags import Tag, is_tag_part
 
 __all__ = ["copy", "delete", "export_model", "get", "import_model", "list", "prune"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise missing(__name__, name)
 
 
 def list(tag: str | Tag | None = None) -> builtins.list[Model]:
@@ -137,11 +145,12 @@ def import_model(
     An archive keeps its tag, labels, metadata and creation time, and gets a new serial number.
     It is refused if anything in it differs from what its `model.yaml` says, or leads out of it.
     A SavedModel folder, a .keras or a .h5 file is saved with `tfrunner.tensorflow.save`, which
-    imports TensorFlow. A model is a program: serve those whose author you trust.
+    imports TensorFlow; a version's folder of BentoML's store too, with what its `model.yaml` says.
+    A model is a program: serve those whose author you trust.
 
     Args:
-        path: An archive, a folder that `export_model` wrote, a SavedModel folder, or a file of
-            Keras.
+        path: An archive, a folder that `export_model` wrote, a SavedModel folder, a file of
+            Keras, or a folder of BentoML's store.
         name: Another name, or `name:version`.
         trust: Whether you know who made the archive: its custom objects, which are code, may
             then be read, and it may unpack to more than 1000 times its size.
@@ -154,15 +163,25 @@ def import_model(
         NotWritten: The disk is full, or may not be written to.
     """
     source = Path(path)
+    told = read_told(source)
+    if told is not None:
+        tag = Tag.parse(name or told.tag or _name_of(source))
+        if tag.version is None and told.tag:
+            tag = Tag(tag.name, Tag.parse(told.tag).version)
+        return tensorflow.save(source, tag, **told.options)
     if is_foreign(source):
         return tensorflow.save(source, name or _name_of(source))
     return import_archive(Store(home()), source, name, trust=trust, on_progress=on_progress)
 
 
 def is_foreign(path: Path) -> bool:
-    """Return whether a path holds what TensorFlow or Keras wrote, and not an archive of ours."""
+    """Return whether a path holds what TensorFlow or Keras wrote, and not an archive of ours.
+
+    Raises:
+        InvalidInput: It holds another model of BentoML's.
+    """
     if path.is_dir():
-        return not (path / INFO_FILE).exists()
+        return not (path / INFO_FILE).exists() or read_told(path) is not None
     return path.exists() and (
         path.suffix.lower() in KERAS_SUFFIXES or path.name in SAVED_MODEL_FILES
     )

@@ -19,7 +19,15 @@ from tfrunner.connections import (
 from tfrunner.entry import Model
 from tfrunner.errors import ConfigError, StateError, did_you_mean
 from tfrunner.framework import import_tensorflow
-from tfrunner.options import Needs, RunnerOptions, check_methods, find_timeout, read_options
+from tfrunner.options import (
+    Needs,
+    RunnerOptions,
+    check_methods,
+    check_strategy,
+    find_timeout,
+    read_options,
+)
+from tfrunner.renamed import INSTEAD, missing
 from tfrunner.runnable import Runnable, check_resources, pack_parameters, source_of
 from tfrunner.runner_methods import RunnerMethod, check_partial, describe_model
 from tfrunner.specs import ModelSpec, encode_spec
@@ -44,13 +52,15 @@ class Runner:
         name: The runner's name; by default the model's, or the class's in lower case.
         runnable_init_params: Keyword arguments of the Runnable's constructor: plain data and
             NumPy arrays.
-        models: Saved models that the Runnable uses; shown in its metadata.
+        models: Saved models that the Runnable uses; shown in its metadata. A runner of a saved
+            model has that one.
         max_batch_size: Most rows in one batch of the server's.
         max_latency_ms: Milliseconds after which a call fails that gives no timeout of its own.
             It is no wait: a lone request leaves at once.
         method_configs: By method, `max_batch_size` and `max_latency_ms`, which go before the
             two above; those go before the server's configuration.
         embedded: Load the model in each api process of the server: no worker, no batching.
+        scheduling_strategy: None: the server decides where workers run.
 
     Raises:
         ConfigError: An option is unknown or out of range, the Runnable's declarations do not
@@ -63,15 +73,17 @@ class Runner:
         *,
         name: str | None = None,
         runnable_init_params: Mapping[str, Any] | None = None,
-        models: Sequence[Model] = (),
+        models: Sequence[Model] | None = None,
         max_batch_size: int | None = None,
         max_latency_ms: float | None = None,
         method_configs: Mapping[str, Any] | None = None,
         embedded: bool = False,
+        scheduling_strategy: None = None,
     ) -> None:
+        check_strategy(scheduling_strategy)
         self.model = model if isinstance(model, Model) else None
         self.runnable = model if isinstance(model, type) else None
-        self.models = tuple(models)
+        self.models = tuple(models or ()) if self.model is None else (self.model,)
         self.spec = describe_model(model, name, self.models)
         self.name = Tag(name).name if name else self.spec.name
         self.is_embedded = embedded
@@ -127,6 +139,8 @@ class Runner:
     def __getattr__(self, name: str) -> RunnerMethod:
         if name.startswith("_") and name not in self.__dict__.get("_methods", ()):
             raise AttributeError(f"'Runner' object has no attribute {name!r}")
+        if name in INSTEAD["Runner"] and name not in self._methods:
+            raise missing("Runner", name)
         return self.method(name)
 
     def init_local(self, quiet: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from tfrunner.lengths import (
     check_cuts,
     check_padding,
 )
+from tfrunner.remarks import remark
 from tfrunner.specs import MethodSpec, TensorSpec, leaves, shape_text
 
 
@@ -141,15 +141,35 @@ def _check_axis(leaf: TensorSpec, axis: int, at: str) -> None:
 
 
 def check_labels(labels: Mapping[Any, Any] | None) -> dict[str, str]:
-    """Return the labels as text; others than text are converted with a warning."""
+    """Return the labels as text; others than text are converted with a warning.
+
+    Raises:
+        InvalidInput: They are no dict.
+    """
     checked = {}
-    for key, value in (labels or {}).items():
+    for key, value in _check_dict(labels, "labels").items():
         if not isinstance(key, str) or not isinstance(value, str):
-            warnings.warn(
-                f"label {key!r}: {value!r} was converted to text", UserWarning, stacklevel=4
-            )
+            remark(f"label {key!r}: {value!r} was converted to text")
         checked[str(key)] = str(value)
     return checked
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metadata as plain data.
+
+    Raises:
+        InvalidInput: It is no dict, or holds something that YAML cannot.
+    """
+    checked: dict[str, Any] = plain(_check_dict(metadata, "metadata"))
+    return checked
+
+
+def _check_dict(value: Any, name: str) -> Mapping[Any, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidInput(
+            f'{name} is a {type(value).__name__}; expected a dict, such as {{"team": "vision"}}.'
+        )
+    return value or {}
 
 
 def plain(value: Any, at: str = "metadata") -> Any:

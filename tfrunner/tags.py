@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-import warnings
 from dataclasses import dataclass
 
 from tfrunner.errors import InvalidInput
+from tfrunner.remarks import remark
 
 LATEST = "latest"
 LONGEST = 63
@@ -49,6 +49,9 @@ class Tag:
             raise InvalidInput(f"tag {text!r} ends in ':'. Use {name!r} or '{name}:{LATEST}'.")
         return cls(name, version or None)
 
+    from_str = parse
+    from_taglike = parse
+
     def __str__(self) -> str:
         return self.name if self.version is None else f"{self.name}:{self.version}"
 
@@ -78,7 +81,7 @@ def _checked(text: str, part: str) -> str:
     if broken:
         raise InvalidInput(f"{part} {text!r} is not allowed: {'; '.join(broken)}.")
     if lowered != text:
-        warnings.warn(f"{part} {text!r} was changed to {lowered!r}", UserWarning, stacklevel=5)
+        remark(f"{part} {text!r} was changed to {lowered!r}")
     return lowered
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrunner.config import home as default_home
 from tfrunner.entry import SAVED_MODEL, Model
 from tfrunner.filing import Request, file_model, one_of
 from tfrunner.framework import import_tensorflow
 from tfrunner.options import ModelOptions
+from tfrunner.renamed import missing
 from tfrunner.store import Store
 from tfrunner.tags import Tag
 
@@ -22,6 +23,11 @@ __all__ = ["ModelOptions", "delete", "get", "list", "load_model", "save", "save_
 
 MODULE = "tensorflow"
 """What `model.yaml` calls this module."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise missing(__name__, name)
 
 
 def save(

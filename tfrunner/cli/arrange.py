@@ -5,6 +5,7 @@ Starts nothing and writes nothing. Services are described by processes of their 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from tfrunner.api.cors import check_origin
 from tfrunner.api.key_file import read_keys
 from tfrunner.api.tls import make_context
 from tfrunner.cli.observing import make_observation
+from tfrunner.cli.places import check_places
 from tfrunner.cli.targets import Targets, echo_targets, resolve
 from tfrunner.cli.wishes import demand, runner_layers, serve_model
 from tfrunner.config import DEFAULTS, Bounds, ServerConfig, check_positive
@@ -60,19 +62,27 @@ class Arrangement(NamedTuple):
         return [each.spec for each in self.targets.models]
 
 
-def arrange(words: Sequence[str], options: Mapping[str, Any], settings: Settings) -> Arrangement:
+def arrange(
+    words: Sequence[str],
+    options: Mapping[str, Any],
+    settings: Settings,
+    *,
+    sources: Mapping[str, str] = {},
+) -> Arrangement:
     """Return what is meant.
 
     Args:
         words: Models and Services.
         options: Those of the command, by name.
         settings: The configuration file.
+        sources: Where the options come from, for messages; see `Reading.sources_of`.
 
     Raises:
-        ConfigError: An option is out of range, or two of them do not go together.
+        ConfigError: An option is out of range, or two of them do not go together, or the server
+            could not have its address, a file or a folder.
         NotFound: There is no such model or Service.
     """
-    check_numbers(options)
+    check_numbers(options, sources)
     entrance = make_entrance(options)
     if options["direct"] and entrance.keys_file:
         raise ConfigError(
@@ -101,21 +111,37 @@ def arrange(words: Sequence[str], options: Mapping[str, Any], settings: Settings
         direct=tuple(fix_port(address) for address in options["direct"]),
         **{name: options[name] for name in PLAIN},
     )
+    check_places(server, config.run_root())
     demands = tuple(demand(target, settings) for target in found.models)
     return Arrangement(found, server, demands, place_workers(server, demands))
 
 
-def check_numbers(options: Mapping[str, Any]) -> None:
+def check_numbers(options: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     """Check that numbers are in range.
 
+    Args:
+        options: Those of the command, by name.
+        sources: Where they come from.
+
     Raises:
-        ConfigError: One is not.
+        ConfigError: One is not; the message names it as it was given.
     """
     least: dict[str, float] = {name: 1 for name in (*LIMITS, "api_workers")}
     least |= {name: 0.001 if isinstance(getattr(DEFAULTS, name), float) else 1 for name in BOUNDS}
-    least |= {"timeout": 0.001, "recycle_requests": 0, "recycle_memory": 0, "spares": 0}
+    least |= {"timeout": 0.001, "recycle_requests": 0, "recycle_memory": 0, "spares": 0, "grace": 0}
     for name, smallest in least.items():
-        check_positive(f"--{name.replace('_', '-')}", options[name], least=smallest)
+        given = _as_given(name, sources.get(name, ""))
+        check_positive(given, options[name], least=smallest)
+        if math.isinf(options[name]):
+            raise ConfigError(f"{given} is infinite; expected a number of seconds, such as 86400.")
+
+
+def _as_given(name: str, source: str) -> str:
+    """Return what people call an option: the flag, the variable, or the key of a file."""
+    kind, _, place = source.partition(" ")
+    if kind == "environment":
+        return f"${place}"
+    return f"{place}: [serve]: {name}" if kind == "file" else f"--{name.replace('_', '-')}"
 
 
 def make_entrance(options: Mapping[str, Any]) -> Entrance:
@@ -137,6 +163,8 @@ def make_entrance(options: Mapping[str, Any]) -> Entrance:
         for name in ("ssl_keyfile", "ssl_password_file", "ssl_ca_certs"):
             if options[name]:
                 raise ConfigError(f"--{name.replace('_', '-')} needs --ssl-certfile too.")
+    if options["access_log_file"] and options["access_log"] == "off":
+        raise ConfigError("--access-log-file needs --access-log text or json too.")
     if options["api_keys"] and not read_keys(Path(options["api_keys"])):
         raise ConfigError(
             f"{options['api_keys']} holds no API keys: `tfrunner keys create NAME` makes one."

@@ -46,7 +46,7 @@ def create(name: str, rate: float | None, in_flight: int | None, file: Path | No
 
 @keys.command("list")
 @file_option
-@form_option
+@form_option()
 def list_keys(file: Path | None, form: str) -> None:
     """List the keys: whose they are, and what they may use."""
     found = read_keys(file or config.api_keys_file())

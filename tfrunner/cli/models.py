@@ -6,7 +6,8 @@ Imports TensorFlow only to import what TensorFlow or Keras wrote.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from tfrunner import config
 from tfrunner import models as saved
-from tfrunner.archives import Format
+from tfrunner.archives import Format, OnProgress, no_progress
 from tfrunner.cli.meter import Meter
 from tfrunner.cli.model_views import (
     brief,
@@ -31,6 +32,7 @@ from tfrunner.cli.tables import bytes_text, json_option, print_json
 from tfrunner.custom_objects import CUSTOM_OBJECTS_FILE
 from tfrunner.entry import Model
 from tfrunner.errors import CorruptModel
+from tfrunner.framework import without_chatter
 from tfrunner.learned_file import read_all
 from tfrunner.rundir import running_servers
 from tfrunner.store import Store
@@ -39,20 +41,19 @@ from tfrunner.tags import Tag
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
-def form_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `-o json|yaml|table`, and `--json` for short."""
-    command = click.option("--json", "form", flag_value="json", help="The same as -o json.")(
-        command
-    )
-    return click.option(
+def form_option(*more: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what gives a command `-o table|json|yaml` and more, and `--json` for short."""
+    output = click.option(
         "--output",
         "-o",
         "form",
-        type=click.Choice(["table", "json", "yaml"]),
+        type=click.Choice(["table", "json", "yaml", *more]),
         default="table",
         show_default=True,
         help="How it is printed.",
-    )(command)
+    )
+    short = click.option("--json", "form", flag_value="json", help="The same as -o json.")
+    return lambda command: output(short(command))
 
 
 @click.group(cls=SuggestingGroup)
@@ -62,11 +63,13 @@ def models() -> None:
 
 @models.command("list")
 @click.argument("name", required=False)
-@form_option
+@form_option()
 def list_models(name: str | None, form: str) -> None:
     """List the saved models, or the versions of one, the newest first."""
     store = Store(config.home())
     found = store.list(name)
+    if name and ":" in name and not found:
+        found = [store.get(name)]  # a serial, a beginning; else says what there is
     if form != "table":
         print_data([brief(model) for model in found], form)
     elif not found:
@@ -79,10 +82,13 @@ def list_models(name: str | None, form: str) -> None:
 
 @models.command("get")
 @click.argument("tag")
-@form_option
+@form_option("path")
 def get_model(tag: str, form: str) -> None:
     """Show one model: its methods with what they take and give, and the plans that they run in."""
     model = Store(config.home()).get(tag)
+    if form == "path":
+        click.echo(str(model.path))
+        return
     learned = list(read_all(config.home(), str(model.tag)))
     if form == "table":
         print_model(model)
@@ -168,13 +174,15 @@ def export_model(tag: str, path: str, form: str | None, as_json: bool) -> None:
 def import_model(path: str, name: str | None, trust: bool, as_json: bool) -> None:
     """Take an archive, a SavedModel folder, or a .keras or .h5 file into the store.
 
-    An archive is what `models export` wrote; it keeps its tag unless NAME gives another. A model
-    is a program: serve only those whose author you trust.
+    A folder of BentoML's store keeps its tag, and what is batchable. An archive is what `models
+    export` wrote; it keeps its tag unless NAME gives another. A model is a program: serve only
+    those whose author you trust.
     """
     console = Console(stderr=True)
-    if console.is_terminal and saved.is_foreign(Path(path)):
+    is_foreign = saved.is_foreign(Path(path))
+    if console.is_terminal and is_foreign:
         console.print(f"saving {path} (5 to 15 s: TensorFlow is imported first)", markup=False)
-    with _meter(f"importing {path}") as meter:
+    with _quiet_tensorflow() if is_foreign else _meter(f"importing {path}") as meter:
         model = saved.import_model(path, name=name, trust=trust, on_progress=meter)
     _tell(model, "imported", as_json)
     if as_json:
@@ -230,6 +238,14 @@ def _tell(model: Model, what: str, as_json: bool) -> None:
         print_json(brief(model))
     else:
         click.echo(f"{what} {model.tag} (serial {model.spec.serial}, {bytes_text(model.size)})")
+
+
+@contextmanager
+def _quiet_tensorflow() -> Iterator[OnProgress]:
+    """Keep what TensorFlow says of itself at its start from standard error."""
+    config.set_default_environment(TF_CPP_MIN_LOG_LEVEL="2")
+    with without_chatter():
+        yield no_progress
 
 
 def _meter(text: str) -> Meter:

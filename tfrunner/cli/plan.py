@@ -42,7 +42,10 @@ def print_plan(
     if form != "table":
         print_data(plan, form)
         return
-    models = [tuple(_text(each[column]) for column in MODELS) for each in plan["models"]]
+    models = [
+        tuple(_text(_rows(each) if column == "rows" else each[column]) for column in MODELS)
+        for each in plan["models"]
+    ]
     print_table("models", MODELS, models, numbers=("rows", "workers"))
     facts = [
         *(("service", each) for each in plan["services"]),
@@ -110,6 +113,11 @@ def _settings(options: Mapping[str, Any], sources: Mapping[str, str]) -> Iterato
             "value": list(value) if isinstance(value, tuple) else value,
             "from": sources[name],
         }
+
+
+def _rows(model: Data) -> str:
+    """Return the most rows of a batch, and those of methods that have other bounds."""
+    return ", ".join([str(model["rows"]), *(f"{k} {v}" for k, v in model["method_rows"].items())])
 
 
 def _text(value: Any) -> str:

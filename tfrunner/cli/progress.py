@@ -25,6 +25,7 @@ class Progress:
     Args:
         console: Where to; standard error, so that output stays clean.
         models: Specifications of what is served at first.
+        routes: Paths that Services answer at first.
         as_json: Whether `ready` prints what is in `run.json` instead of a text.
         clock: Gives seconds, monotonic.
     """
@@ -34,11 +35,13 @@ class Progress:
         console: Console,
         *,
         models: Sequence[ModelSpec],
+        routes: Sequence[str] = (),
         as_json: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
         self.models = {model.tag: model for model in models}
+        self._routes = tuple(routes)
         self._as_json = as_json
         self._clock = clock
         self._started = clock()
@@ -84,6 +87,8 @@ class Progress:
             return
         served = ", ".join(server.models) or "Services"
         click.echo(f"serving {served} at {server.http} (docs: {server.http}/docs)")
+        if self._routes:
+            click.echo(f"routes: {', '.join(self._routes)}")
         for tag in server.models[:1]:
             click.echo(f"try:  {curl(self.models[tag], server.http)}")
         click.echo("Ctrl-C stops.")

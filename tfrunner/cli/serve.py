@@ -42,7 +42,8 @@ def serve(targets: tuple[str, ...], settings: Reading, **options: Any) -> int:
     if options["dry_run"]:
         return rehearse(context, targets, settings, options)
     settings.check()
-    arrangement = arrange(targets, options, settings.settings)
+    sources = settings.sources_of(context)
+    arrangement = arrange(targets, options, settings.settings, sources=sources)
     deploy(arrangement.targets.deployments)
     return run(arrangement, words=targets, options=options, reading=settings)
 
@@ -53,11 +54,11 @@ def rehearse(
     """Print what would be served; return the exit code: 2 if that cannot be."""
     try:
         reading.check()
-        arrangement = arrange(words, options, reading.settings)
+        sources = reading.sources_of(context)
+        arrangement = arrange(words, options, reading.settings, sources=sources)
     except TFRunnerError as exc:
         click.echo(f"Error: {' '.join(exc.message.split())}", err=True)
         return CONFIG_ERROR
-    sources = reading.sources_of(context)
     print_plan(arrangement, options, sources, settings=reading.settings, form=options["output"])
     return 0
 
@@ -71,7 +72,12 @@ def run(
 ) -> int:
     """Run the server until its end; return the exit code."""
     server = with_recording(arrangement.server)
-    audience = Progress(Console(stderr=True), models=arrangement.specs, as_json=options["as_json"])
+    audience = Progress(
+        Console(stderr=True),
+        models=arrangement.specs,
+        routes=arrangement.targets.routes,
+        as_json=options["as_json"],
+    )
     if not options["reload"]:
         return run_server(server, arrangement.placements, root=config.run_root(), audience=audience)
 

@@ -48,12 +48,14 @@ class Targets(msgspec.Struct, frozen=True):
         services: Targets `module:attribute`.
         deployments: Those of the Services that have hooks to be called before all else.
         files: The Services' modules.
+        routes: Paths that the Services answer.
     """
 
     models: tuple[Target, ...]
     services: tuple[str, ...]
     deployments: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
 
 
 def resolve(words: Sequence[str], store: Store) -> Targets:
@@ -84,7 +86,8 @@ def resolve(words: Sequence[str], store: Store) -> Targets:
     check_services(services.values())
     deployments = tuple(word for word, each in services.items() if each.has_deployment)
     files = tuple(each.file for each in services.values() if each.file)
-    return Targets(targets, tuple(services), deployments, files)
+    routes = tuple(route for each in services.values() for route in each.routes)
+    return Targets(targets, tuple(services), deployments, files, routes)
 
 
 def _find_model(word: str, store: Store) -> Target | None:

@@ -29,7 +29,7 @@ SILENCE_SECONDS = 1.0
 """A gateway that owes us a Hello for so long is sent a Welcome: it fails to leave if it is gone."""
 
 STOOD_STILL_SECONDS = 2.0
-"""A look round that comes so much too late: this process stood still (SIGSTOP, a suspended machine),
+"""A look round that comes so much too late: this process stood still (SIGSTOP, a frozen container),
 and perhaps all did. (The supervisor asks each second, so there is always somebody to wake it.)"""
 
 FORGET_SECONDS = 60.0
