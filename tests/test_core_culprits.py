@@ -119,3 +119,14 @@ def test_parts_that_run_on_another_worker_do_not_lower_its_limit():
     limits = {n: w["limit"] for n, w in world.core.snapshot(0.0)["workers"].items()}
     assert limits == {small.name: 4, large.name: 8}
     assert world.core.snapshot(0.0)["models"][MODEL]["out_of_memory"] == 1
+
+
+def test_who_ran_with_a_culprit_that_has_failed_meanwhile_is_run_again():
+    """The culprit's first rows failed in an earlier batch, its last ones ran beside the innocent."""
+    world = World(bound=4, workers=0)
+    innocent = world.submit(3, timeout=5.0)
+    culprit = world.submit(5, timeout=0.5, fails=True)  # the earlier deadline: it goes first
+    world.start_worker()
+    world.finish_all()
+    assert culprit.failure is not None
+    assert innocent.is_answered

@@ -70,7 +70,9 @@ class Recovery:
     def isolate(self, model: Model, worker: Worker, batch: Batch, failed: BatchFailed) -> None:
         """Find the culprits of a failed batch by running its halves again, down to one request.
 
-        That takes at most 2 n - 2 runs of n requests, and runs each log2 n times.
+        That takes at most 2 n - 2 runs of n requests, and runs each log2 n times. Who is closed
+        by now (failed with other rows, say) may have been the culprit: the only one that is left
+        is run again too, unless it ran alone.
         """
         batch.move("fail")
         pieces = [piece for piece in batch.pieces if piece.owner.is_open]
@@ -79,7 +81,9 @@ class Recovery:
             return None
         if failed.code == OUT_OF_MEMORY and self._shrink(model, worker, batch, pieces):
             return None
-        if len(pieces) <= 1 or not model.is_repeatable(method):
+        if not pieces:
+            return None
+        if len(batch.pieces) == 1 or not model.is_repeatable(method):
             return self._give_up(model, batch, pieces, failed)
         if not batch.halved:
             model.ledger.bisected += 1
@@ -89,7 +93,7 @@ class Recovery:
                 f"in halves: {names(pieces)}"
             )
         queue = model.queue_of(pieces[0].owner.request)
-        for half in reversed(halves(pieces)):
+        for half in reversed(halves(pieces) if len(pieces) > 1 else [pieces]):
             queue.reruns.appendleft(Rerun(half, 1, halved=True, shortage=batch.shortage))
         return None
 
