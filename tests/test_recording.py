@@ -37,4 +37,5 @@ def test_a_recording_that_cannot_be_written_is_refused_at_once(
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--echo", "echo", "--record", str(tmp_path / "no" / "such")])
     assert ended.value.code == 1
-    assert "cannot be recorded" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("Error: the recording ") and "there is no folder" in error

@@ -213,7 +213,7 @@ def test_sigterm_is_a_stop(desk: Desk):
     """The batch that runs is finished and answered."""
     process = desk.start()
     desk.ready()
-    desk.send(batch(1, (b"a", (part(1, 2.5 * HELLO_SECONDS),)), method="slow"))
+    desk.send(batch(1, (b"a", (part(1, 8 * HELLO_SECONDS),)), method="slow"))
     desk.expect(WorkerHello)
     desk.expect(WorkerHello)  # the batch runs
     process.send_signal(signal.SIGTERM)

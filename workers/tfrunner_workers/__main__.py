@@ -87,7 +87,7 @@ def fit(config: WorkerConfig) -> WorkerConfig:
     Raises:
         ConfigError: TensorFlow cannot be imported.
     """
-    if config.model.kind != "tensorflow":
+    if config.model.kind != "tensorflow" or not Path(config.model.path).is_dir():
         return config
     load_tensorflow()
     threads = recall.threads(config)
