@@ -210,7 +210,8 @@ def _refuse(array: Array, spec: TensorSpec, at: str) -> InvalidInput:
         if wrong and wanted in "iu" and isinstance(wrong[0], (float, np.floating)):
             hint = FRACTIONS
     elif array.dtype.kind == "f" and wanted in "iu":
-        beyond = array[np.isfinite(array) & (np.abs(array) >= 2.0**63)]
+        wide = array.astype(np.float64)  # float16 holds no 2**63 to compare with
+        beyond = wide[np.isfinite(wide) & (np.abs(wide) >= 2.0**63)]
         if beyond.size:  # an integer of JSON may have come as one
             return _refuse_beyond(beyond.reshape(-1).tolist(), spec, at)
     return InvalidInput(
