@@ -122,7 +122,7 @@ def test_parts_that_run_on_another_worker_do_not_lower_its_limit():
 
 
 def test_who_ran_with_a_culprit_that_has_failed_meanwhile_is_run_again():
-    """The culprit's first rows failed in an earlier batch, its last ones ran beside the innocent."""
+    """The culprit's first rows failed in an earlier batch, its last ones ran beside it."""
     world = World(bound=4, workers=0)
     innocent = world.submit(3, timeout=5.0)
     culprit = world.submit(5, timeout=0.5, fails=True)  # the earlier deadline: it goes first
