@@ -31,7 +31,9 @@ settings.load_profile("tfrunner")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the fault suite be run in its long form."""
-    parser.addoption("--long", action="store_true", help="the long form of tests/faults")
+    parser.addoption(
+        "--long", action="store_true", help="the long form of tests/faults and of the invariant"
+    )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

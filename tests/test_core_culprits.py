@@ -130,3 +130,16 @@ def test_who_ran_with_a_culprit_that_has_failed_meanwhile_is_run_again():
     world.finish_all()
     assert culprit.failure is not None
     assert innocent.is_answered
+
+
+def test_a_request_of_no_rows_for_which_no_memory_is_enough_lowers_no_limit():
+    """All rows that were beside it run: it was the culprit all the same."""
+    world = World(bound=4, workers=0)
+    culprit = world.submit(0, hungry=True)
+    innocent = world.submit(2)
+    world.start_worker()
+    world.finish_all()
+    assert culprit.failure is not None and culprit.failure.code == "out_of_memory"
+    assert innocent.is_answered
+    (worker,) = world.core.snapshot(world.now)["workers"].values()
+    assert worker.get("limit", 4) == 4

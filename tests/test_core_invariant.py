@@ -266,12 +266,20 @@ SETTINGS = settings(
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
+    derandomize=True,
 )
 
+LONG = settings(SETTINGS, max_examples=5000, derandomize=False)
+"""With --long: other lives in each run. Without it they are the same, so that a change is judged by
+what it changes."""
 
-def test_every_accepted_request_gets_exactly_one_outcome_with_its_own_rows():
+
+def test_every_accepted_request_gets_exactly_one_outcome_with_its_own_rows(
+    request: pytest.FixtureRequest,
+):
     """The invariant of the dispatcher."""
-    run_state_machine_as_test(DispatcherMachine, settings=SETTINGS)
+    chosen = LONG if request.config.getoption("--long") else SETTINGS
+    run_state_machine_as_test(DispatcherMachine, settings=chosen)
 
 
 # --- seeded faults: each must make the machine fail -----------------------------------------------

@@ -35,6 +35,11 @@ def _timed(block: Block, batch: Batch, seconds: float) -> Block:
     )
 
 
+def _places(batch: Batch) -> int:
+    """Return the rows of a batch; a request of no rows counts as one: it may be the culprit."""
+    return sum([stop - start for _, start, stop in batch.pieces])
+
+
 def _again(batch: Batch, pieces: list[Piece]) -> Rerun:
     """Return what is left of a batch that was not run, as it was."""
     return Rerun(pieces, batch.attempt + 1, batch.alone, batch.halved, batch.shortage)
@@ -64,7 +69,7 @@ class Recovery:
         for owner, start, stop in batch.pieces:
             self._requests.answer(owner, stop - start)
         if batch.shortage is not None:
-            for shortage in batch.shortage.ran(batch.rows):
+            for shortage in batch.shortage.ran(_places(batch)):
                 self._limit(shortage)
 
     def isolate(self, model: Model, worker: Worker, batch: Batch, failed: BatchFailed) -> None:
@@ -128,7 +133,7 @@ class Recovery:
         can_be_cut = model.is_batchable(request.method) and model.is_repeatable(request.method)
         if batch.rows < 2 or not can_be_cut:
             return False
-        shortage = Shortage(worker, request.method, batch.rows, batch.shortage)
+        shortage = Shortage(worker, request.method, _places(batch), batch.shortage)
         self._out.note(
             f"worker {worker.name} had no memory for the {batch.rows} rows of batch "
             f"{batch.id}.{batch.attempt} of {model.tag}; they are run again, at most "
