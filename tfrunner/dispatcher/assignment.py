@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from math import inf
 
-from tfrunner.dispatcher.batches import Batch, Piece, Rerun, chunks
+from tfrunner.dispatcher.batches import Batch, Piece, Rerun, chunks, places
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.outbox import Outbox
 from tfrunner.dispatcher.policy import Choice, Policy, View
@@ -138,7 +138,7 @@ class Assignment:
             queue.reruns.extendleft(Rerun([s], rerun.attempt, alone=True) for s in suspects)
             pieces = [piece for piece in pieces if not piece.owner.deaths]
         limit = worker.limits.get(queue.method)
-        if limit is not None and sum(p.stop - p.start for p in pieces) > limit:
+        if limit is not None and places(pieces) > limit:
             parts = chunks(pieces, limit)
             queue.reruns.extendleft(rerun._replace(pieces=part) for part in reversed(parts))
         elif pieces:

@@ -244,6 +244,11 @@ def names(pieces: list[Piece]) -> str:
     return ", ".join(found) + more
 
 
+def places(pieces: list[Piece]) -> int:
+    """Return the rows of pieces; a request of no rows counts as one: it may be a culprit."""
+    return sum([stop - start for _, start, stop in pieces])
+
+
 def chunks(pieces: list[Piece], rows: int) -> list[list[Piece]]:
     """Cut pieces into lists of at most `rows` rows, in order; requests are cut where needed."""
     cut: list[list[Piece]] = []

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from tfrunner.dispatcher.batches import Accepted, Batch, Piece, Rerun, chunks, halves, names
+from tfrunner.dispatcher.batches import Accepted, Batch, Piece, Rerun, chunks, halves, names, places
 from tfrunner.dispatcher.learning import Learning
 from tfrunner.dispatcher.memory import Shortage
 from tfrunner.dispatcher.models import Model
@@ -33,11 +33,6 @@ def _timed(block: Block, batch: Batch, seconds: float) -> Block:
         (batch.waited, *(block.timing or (0.0, seconds, 0.0))),
         batch.rows,
     )
-
-
-def _places(batch: Batch) -> int:
-    """Return the rows of a batch; a request of no rows counts as one: it may be the culprit."""
-    return sum([stop - start for _, start, stop in batch.pieces])
 
 
 def _again(batch: Batch, pieces: list[Piece]) -> Rerun:
@@ -69,7 +64,7 @@ class Recovery:
         for owner, start, stop in batch.pieces:
             self._requests.answer(owner, stop - start)
         if batch.shortage is not None:
-            for shortage in batch.shortage.ran(_places(batch)):
+            for shortage in batch.shortage.ran(places(batch.pieces)):
                 self._limit(shortage)
 
     def isolate(self, model: Model, worker: Worker, batch: Batch, failed: BatchFailed) -> None:
@@ -98,7 +93,7 @@ class Recovery:
                 f"in halves: {names(pieces)}"
             )
         queue = model.queue_of(pieces[0].owner.request)
-        for half in reversed(halves(pieces) if len(pieces) > 1 else [pieces]):
+        for half in filter(None, reversed(halves(pieces))):
             queue.reruns.appendleft(Rerun(half, 1, halved=True, shortage=batch.shortage))
         return None
 
@@ -133,7 +128,7 @@ class Recovery:
         can_be_cut = model.is_batchable(request.method) and model.is_repeatable(request.method)
         if batch.rows < 2 or not can_be_cut:
             return False
-        shortage = Shortage(worker, request.method, _places(batch), batch.shortage)
+        shortage = Shortage(worker, request.method, places(batch.pieces), batch.shortage)
         self._out.note(
             f"worker {worker.name} had no memory for the {batch.rows} rows of batch "
             f"{batch.id}.{batch.attempt} of {model.tag}; they are run again, at most "
