@@ -865,6 +865,25 @@ def test_one_worn_worker_of_a_model_leaves_at_a_time():
     assert second.told_to_stop
 
 
+def test_the_worker_that_has_wished_for_longest_leaves_first():
+    """Else one that wears out faster than others ask would leave each time, and they never."""
+    world = World(workers=2)
+    fast, patient = world.workers.values()
+    world.wish_to_leave(fast)
+    world.wish_to_leave(patient)
+    world.kill(fast, "exit code 0")
+    fast = world.start_worker()
+    world.let_pass(0.1)
+    world.wish_to_leave(fast)
+    assert not fast.told_to_stop
+    world.wish_to_leave(patient)
+    assert patient.told_to_stop
+    world.kill(patient, "exit code 0")
+    world.start_worker()
+    world.wish_to_leave(fast)
+    assert fast.told_to_stop
+
+
 def test_a_worn_worker_does_not_wait_for_ever_for_one_that_never_comes():
     """After a minute it may leave although another one of its model is missing."""
     world = World(workers=2)

@@ -175,11 +175,19 @@ class Roster:
             self._out.to_backend(sender, Stop())
 
     def _has_its_turn(self, worker: Worker, now: float) -> bool:
-        """Whether a worn worker may leave: all others of its model serve, or it waited long."""
+        """Whether a worn worker may leave: all others of its model serve, or it waited long.
+
+        Who has wished for longest goes first: else one that wears out as soon as it serves would
+        always leave again before the others have asked.
+        """
         if worker.worn is None:
             worker.worn = now
+        if now - worker.worn > LONGEST_WISH:
+            return True
         model = self._models[worker.model]
-        return len(model.team) >= model.most_workers or now - worker.worn > LONGEST_WISH
+        wishes = [each.worn for each in model.team if each.worn is not None]
+        first = min(wishes, default=worker.worn)
+        return len(model.team) >= model.most_workers and worker.worn <= first
 
     def lose(self, peer: bytes) -> None:
         """A message to a peer could not leave: its connection is gone."""

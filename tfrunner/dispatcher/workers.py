@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -201,6 +202,9 @@ class Team:
 
     def __len__(self) -> int:
         return len(self._idle) + len(self._running)
+
+    def __iter__(self) -> Iterator[Worker]:
+        return chain(self._idle, self._running)
 
 
 def _end(worker: Worker, now: float) -> tuple[float, float]:

@@ -72,11 +72,11 @@ class Wear:
         """Look at the memory if it is time. Not for the thread that answers."""
         if self._most_bytes and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_SECONDS
-            self._bytes = self._measure()
+            self._bytes = max(self._bytes, self._measure())
 
     @property
     def reason(self) -> str:
-        """Why it should be replaced, "" if it need not."""
+        """Why it should be replaced, "" if it need not. Once worn it stays worn."""
         if self._most_requests and self.answered > self._most_requests:
             return f"it has answered {self.answered} requests"
         if self._most_bytes and self._bytes > self._most_bytes:
