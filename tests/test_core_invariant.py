@@ -148,6 +148,18 @@ class DispatcherMachine(RuleBasedStateMachine):
         if (worker := self._worker(data, busy=False)) is not None:
             self.world.lose_memory(worker, rows)
 
+    @rule(data=st.data(), rows=st.integers(1, 3), gateway=st.sampled_from(GATEWAYS))
+    def find_a_limit(self, data, rows, gateway):
+        """A device turns out to hold only so many rows: a full batch fails there, its parts fit."""
+        worker = self._worker(data, busy=False)
+        if worker is None or gateway in self.world.gone_gateways:
+            return
+        self.world.lose_memory(worker, rows)
+        self.world.submit(self.world.bound, gateway=gateway)
+        for _ in range(self.world.bound):
+            if worker.alive and worker.held:
+                self.world.finish(worker)
+
     @precondition(lambda self: self.world.fences)
     @rule()
     def obey_a_fence(self):
@@ -585,10 +597,14 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_the_invariant_finds_a_seeded_fault(fault, monkeypatch):
-    """A check that cannot fail proves nothing: each fault must be found."""
+    """A check that cannot fail proves nothing: each fault must be found.
+
+    The rarest takes a hundred lives on average. Which are drawn depends on the versions of Python
+    and Hypothesis, so it may take many more.
+    """
     fault(monkeypatch)
     found = settings(
-        SETTINGS, max_examples=1500, derandomize=True, phases=[Phase.generate], database=None
+        SETTINGS, max_examples=5000, derandomize=True, phases=[Phase.generate], database=None
     )
     with pytest.raises((AssertionError, RuntimeError, KeyError, IndexError)):
         run_state_machine_as_test(DispatcherMachine, settings=found)
