@@ -34,9 +34,10 @@ from tfrunner.config import DispatcherConfig, ServedModel, WorkerConfig, to_argu
 from tfrunner.processes import StopSignals
 from tfrunner.specs import Argument, MethodSpec, ModelSpec, TensorSpec, encode_spec
 from tfrunner.tensors import Array
+from tfrunner_workers.answering import entries
 from tfrunner_workers.connection import Connection
 from tfrunner_workers.hosted import Method, Output
-from tfrunner_workers.loop import Loop, entries
+from tfrunner_workers.loop import Loop
 from tfrunner_workers.warmup import declared
 
 INPUT = TensorSpec("x", "uint8", (None, None))

@@ -395,6 +395,12 @@ class World:
         assert not told, "more rows than were asked for"
 
 
+def only_worker(world: World) -> FakeWorker:
+    """Return the one worker that is alive."""
+    (worker,) = (worker for worker in world.workers.values() if worker.alive)
+    return worker
+
+
 def outputs(message: p.RunBatch) -> tuple[p.BlockFor, ...]:
     """Return what an honest worker answers: the name of every row, for each gateway."""
     blocks = []
@@ -416,6 +422,7 @@ class TimedWorld(World):
         transfer: Seconds to a worker and back.
         is_warm: Whether the workers bring their costs with them; otherwise they are learned.
         sizes: The sizes that workers may run; they pad to the next one.
+        parts: Into how many parts workers say that they split a batch.
     """
 
     def __init__(
@@ -427,6 +434,7 @@ class TimedWorld(World):
         transfer: float = 0.0,
         is_warm: bool = True,
         sizes: tuple[int, ...] = (),
+        parts: int = 1,
         **limits: int,
     ) -> None:
         super().__init__(bound=bound, workers=0, **limits)
@@ -440,7 +448,7 @@ class TimedWorld(World):
         self._sizes = sizes
         known = sizes or tuple(1 << power for power in range(bound.bit_length()))
         costs = tuple((rows, cost(rows)) for rows in known) if is_warm else ()
-        self.methods = (p.MethodState("__call__", True, True, "", costs, sizes),)
+        self.methods = (p.MethodState("__call__", True, True, "", costs, sizes, parts=parts),)
         for _ in range(workers):
             self.start_worker()
 

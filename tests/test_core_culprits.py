@@ -6,14 +6,8 @@ import random
 
 import pytest
 
-from tests.dispatch_world import MODEL, Asked, FakeWorker, World
+from tests.dispatch_world import MODEL, Asked, World, only_worker
 from tfrunner import protocol as p
-
-
-def only_worker(world: World) -> FakeWorker:
-    """Return the one worker."""
-    (worker,) = (worker for worker in world.workers.values() if worker.alive)
-    return worker
 
 
 def limit(world: World) -> int:
@@ -143,3 +137,16 @@ def test_a_request_of_no_rows_for_which_no_memory_is_enough_lowers_no_limit():
     assert innocent.is_answered
     (worker,) = world.core.snapshot(world.now)["workers"].values()
     assert worker.get("limit", 4) == 4
+
+
+def test_a_request_that_kills_from_behind_another_is_found_and_the_other_is_not_blamed():
+    """A worker that splits batches may begin the second of two before the first has ended."""
+    world = World(bound=1)
+    before, killer, after = world.submit(), world.submit(kills=True), world.submit()
+    worker = only_worker(world)
+    assert len(worker.held) == 2
+    world.kill(worker)  # by the second batch, though the first one counts as running
+    world.start_worker()
+    world.finish_all()
+    assert killer.failure is not None and killer.failure.code == "poison_request"
+    assert before.is_answered and after.is_answered

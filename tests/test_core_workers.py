@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.dispatch_world import MODEL, FakeWorker, World
+from tests.dispatch_world import MODEL, World, only_worker
 from tfrunner import protocol as p
-
-
-def only_worker(world: World) -> FakeWorker:
-    """Return the one worker."""
-    (worker,) = (worker for worker in world.workers.values() if worker.alive)
-    return worker
 
 
 def world_of(*methods: str) -> World:

@@ -293,6 +293,7 @@ class World:
         self.real = kinds.methods["matmul"]
         self.model.methods["matmul"] = self.reference
         self.now = 0.0
+        self.busy = 0.0
         self.closed: list[str] = []
 
     def clock(self) -> float:
@@ -302,25 +303,33 @@ class World:
     def reference(self, arrays: Any) -> Any:
         """Run the real method, for ten seconds."""
         self.now += 10.0
+        self.busy += 10.0
         return self.real(arrays)
 
     def way(
-        self, name: str, change: Callable[[Any], Any] = lambda output: output, seconds: float = 1.0
+        self,
+        name: str,
+        change: Callable[[Any], Any] = lambda output: output,
+        seconds: float = 1.0,
+        threads: float = 1.0,
     ) -> Any:
-        """Return a way that gives the real output, changed, in so many seconds."""
+        """Return a way that gives the real output, changed, in so many seconds of some threads."""
         from tfrunner_workers.ways import Plan
 
         def run(arrays: Any) -> Any:
             self.now += seconds
+            self.busy += seconds * threads
             return change(self.real(arrays))
 
         return lambda: Plan(run, lambda: self.closed.append(name))
 
     def choose(self, *ways: Any) -> Any:
-        """Choose among ways by this clock."""
+        """Choose among ways by these clocks."""
         from tfrunner_workers import plans
+        from tfrunner_workers.timing import Clocks
 
-        return plans.choose(self.model, self.method, ways, limit=LIMIT, clock=self.clock)
+        clocks = Clocks(self.clock, lambda: self.busy)
+        return plans.choose(self.model, self.method, ways, limit=LIMIT, clocks=clocks)
 
     def recall(self, known: str | None, *ways: Any) -> Any:
         """Take the known one of these ways."""
@@ -430,6 +439,38 @@ def test_the_fastest_of_several_is_used_and_the_others_are_closed(kinds: Any):
     record = world.choose(group, {"d": lambda: pytest.fail("it was built")})
     assert (record.plan, record.gain) == ("b", pytest.approx(5.0))
     assert world.closed == ["a", "c"]
+
+
+@pytest.mark.parametrize(("seconds", "plan"), [(1.08, "thrifty"), (1.2, "greedy")])
+def test_of_plans_as_fast_the_one_that_costs_less_cpu_time_is_used(
+    kinds: Any, seconds: float, plan: str
+):
+    """It leaves more to the server's other processes; a clearly slower one is not taken for it."""
+    world = World(kinds)
+    greedy = world.way("greedy", seconds=1.0, threads=2.0)
+    thrifty = world.way("thrifty", seconds=seconds, threads=1.5)
+    assert world.choose({"greedy": greedy, "thrifty": thrifty}).plan == plan
+
+
+@pytest.mark.parametrize(
+    ("seconds", "plan"),
+    [(0.01, "x, split batches"), (0.0123, "x, split batches"), (0.013, "x"), (0.0005, "x")],
+)
+def test_batches_are_split_where_that_is_about_as_fast_and_they_are_long(
+    kinds: Any, seconds: float, plan: str
+):
+    """Timed alone it gains nothing; short batches are not worth a change of thread."""
+    world = World(kinds)
+    whole = world.way("x", seconds=0.01 if seconds > 0.001 else 0.0006)
+    split = world.way("x, split batches", seconds=seconds)
+    assert world.choose({"x": whole, "x, split batches": split}).plan == plan
+
+
+def test_a_split_plan_that_alone_agrees_is_used(kinds: Any):
+    """Short batches or not: it is faster than the reference."""
+    world = World(kinds)
+    ways = {"x": world.way("x", fail), "x, split batches": world.way("x, split batches", seconds=1)}
+    assert world.choose(ways).plan == "x, split batches"
 
 
 def test_the_log_names_plan_and_reason(kinds: Any, caplog: pytest.LogCaptureFixture):

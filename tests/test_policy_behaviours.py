@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from tests.dispatch_world import Asked, TimedWorld
+from tests.dispatch_world import Asked, TimedWorld, World, outputs
 from tfrunner import protocol as p
 
 
@@ -117,6 +117,21 @@ def test_a_batch_is_sent_in_time_to_arrive_as_the_running_one_ends():
     sent, rows = world.batches[-1]
     assert rows == 1
     assert sent == pytest.approx(end - 0.002 * 1.25, abs=1e-5), "a quarter of the way too early"
+
+
+@pytest.mark.parametrize(("rows", "free"), [(4, 1.0), (7, 0.75), (3, 0.5), (1, 0.0)])
+def test_a_worker_that_splits_batches_is_sent_the_next_when_it_has_a_free_thread(rows, free):
+    """Of seven rows in two threads, three end when three quarters of the longer part are over."""
+    world = TimedWorld(affine(0.0, 0.002), parts=2)
+    for moment in range(1, 4):
+        world.run(moment * 1.0)
+        world.submit(rows)
+    world.run(3.0002)
+    world.submit()
+    world.run(4.0)
+    longest = 0.002 * 2 * -(-rows // 2)
+    sent, _ = world.batches[-1]
+    assert sent == pytest.approx(max(3.0002, 3.0 + free * longest), abs=2e-4)
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -353,6 +368,22 @@ def test_an_idle_worker_is_kept_from_work_for_a_second_at_most():
     assert not world.batches
     world.run(1.1)
     assert asked.is_answered and world.model["reasons"] == {"cap": 1}
+
+
+def test_a_batch_beside_others_costs_what_it_kept_the_worker_busy():
+    """Callers and histograms are told how long it took; the table learns what it cost."""
+    world = World()
+    worker = next(iter(world.workers.values()))
+    for _ in range(3):
+        world.submit()
+        world.now += 0.110
+        message = worker.held.pop(0)
+        done = p.BatchDone(message.batch, message.attempt, 0.100, outputs(message), 0.040)
+        world.tell(worker.identity, done)
+    costs = world.core._models["m:1"].book.table("__call__", "any")
+    assert costs.predict(1) == pytest.approx(0.040)
+    assert costs.transfer == pytest.approx(0.010)
+    assert world.core._models["m:1"].ledger.run_seconds["__call__"].sum == pytest.approx(0.300)
 
 
 # --- what is shown --------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from tests.waiting import wait_for
 from tfrunner.protocol import SEGMENT_REFUSED, Part, PartsOf, Place, RunBatch, Segment
 from tfrunner.shared_memory import ADD_SEALS, SEALS, Lender, Memory, create
 from tfrunner.tensors import Layout, Leaf, encode_layout
+from tfrunner_workers.answering import answer, entries
 from tfrunner_workers.echo import EchoModel
-from tfrunner_workers.loop import answer, entries
 from tfrunner_workers.segments import LOOK_SECONDS, SegmentRefused, Segments
 from tfrunner_workers.warmup import declared
 

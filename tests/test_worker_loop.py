@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -21,11 +24,13 @@ from tfrunner.protocol import (
     Welcome,
     encode,
 )
-from tfrunner.tensors import Layout, Leaf, decode_layout, encode_layout, unpack
+from tfrunner.tensors import Array, Layout, Leaf, decode_layout, encode_layout, unpack
+from tfrunner_workers.answering import Entry, answer, entries
 from tfrunner_workers.echo import EchoModel
-from tfrunner_workers.hosted import TEXT_LIMIT
-from tfrunner_workers.loop import Loop, answer, entries
+from tfrunner_workers.hosted import TEXT_LIMIT, Output
+from tfrunner_workers.loop import Loop
 from tfrunner_workers.segments import Segments
+from tfrunner_workers.splitting import Split
 from tfrunner_workers.warmup import declared
 
 LAYOUT = encode_layout(Layout((Leaf("float32", (None, 2)),)))
@@ -39,7 +44,7 @@ class Line:
         self.sent: list[Message] = []
         self.blocked: list[bool] = []
 
-    def receive(self, *, block: bool) -> list[Message]:
+    def receive(self, *, block: bool, wakers: Sequence[int] = ()) -> list[Message]:
         """Return the next delivery; the last one stops the loop."""
         self.blocked.append(block)
         return self._deliveries.pop(0) if self._deliveries else [Stop()]
@@ -230,3 +235,136 @@ def test_the_loop_shows_what_it_holds(table):
     assert repr(loop) == "<Loop [0 held]>"
     loop.stop()
     assert repr(loop) == "<Loop [0 held | stopping]>"
+
+
+# --- methods that split their batches -------------------------------------------------------------
+
+
+class Threads:
+    """The echo model in two threads; rows of a negative number wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.model = EchoModel()
+        self.echo = self.model.methods["__call__"]
+        self.method = self.model.spec.methods["__call__"]
+        self.gate = threading.Event()
+        self.sizes: list[int] = []
+
+    def part(self, arrays: list[Array]) -> Output:
+        """Echo rows."""
+        self.sizes.append(len(arrays[0]))
+        if arrays[0].min() < 0:
+            assert self.gate.wait(20)
+        if arrays[0].max() == 13:
+            raise ValueError("thirteen")
+        return self.echo(arrays)
+
+    def table(self) -> dict[str, Entry]:
+        """Return the methods."""
+        self.split = Split(self.method, self.part, self.part, 2)
+        self.model.methods["__call__"] = self.split
+        return entries(self.model, declared(self.model))
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    """A model whose batches are split."""
+    made = Threads()
+    yield made
+    made.gate.set()
+    made.split.close()
+
+
+class Patient(Line):
+    """A link that says stop only after so many answers, and calls back when it would wait."""
+
+    def __init__(self, answers: int, *deliveries: list[Message], then: Callable[[], None]) -> None:
+        super().__init__(*deliveries)
+        self._answers = answers
+        self._then = then
+
+    def receive(self, *, block: bool, wakers: Sequence[int] = ()) -> list[Message]:
+        """Return the next delivery; wait for the bell when there is none."""
+        self.blocked.append(block)
+        if self._deliveries:
+            return self._deliveries.pop(0)
+        if len(self.sent) == self._answers:
+            return [Stop()]
+        if block:
+            self._then()
+            assert select.select(list(wakers), [], [], 20)[0], "nobody rang"
+        return []
+
+
+def test_a_split_batch_is_answered_like_any_other(threads):
+    """Its rows in their order; what it cost is said beside what it took."""
+    line = Patient(1, [batch(1, 10, 11, 12)], then=lambda: None)
+    Loop(line, threads.table()).run()
+    (done,) = line.sent
+    assert values(done) == [10, 11, 12]
+    assert sorted(threads.sizes) == [1, 2]
+    assert done.cost is not None and done.cost > 0 and done.seconds > 0
+    (addressed,) = done.blocks
+    assert addressed.block.timing[1] == done.seconds
+
+
+def test_the_next_batch_is_begun_while_one_runs_and_answered_after_it(threads):
+    """Although it is done before; no third one is begun meanwhile."""
+    table = threads.table()
+    waits: list[list[int]] = []
+
+    def let_go() -> None:
+        waits.append(sorted(threads.sizes))
+        if len(threads.sizes) == 3:
+            threads.gate.set()
+
+    numbers = [batch(1, -1, 5), batch(2, 20), batch(3, 30, 31)]
+    line = Patient(3, numbers, then=let_go)
+    Loop(line, table).run()
+    assert [(m.batch, values(m)) for m in line.sent] == [
+        *[(1, [-1, 5]), (2, [20]), (3, [30, 31])],
+    ]
+    assert len(threads.sizes) == 5
+    assert [1, 1, 1] in waits
+
+
+def test_what_cannot_be_split_waits_for_what_runs(threads):
+    """Another method of the model, and a batch that is malformed, are answered in their turn."""
+    table = threads.table()
+    other = batch(2, 6, method="fail")
+    malformed = batch(4, 1, layout=b"\xc1")
+    line = Patient(
+        *(5, [batch(1, -1, 5), other, batch(3, 7, 8), malformed, batch(5, 9)]),
+        then=threads.gate.set,
+    )
+    Loop(line, table).run()
+    assert [m.batch for m in line.sent] == [1, 2, 3, 4, 5]
+    assert [type(m) is BatchFailed for m in line.sent] == [False, False, False, True, False]
+    assert values(line.sent[4]) == [9]
+
+
+def test_a_part_that_raises_fails_its_batch_and_nothing_else(threads, caplog):
+    """Not the one that ran beside it."""
+    with caplog.at_level(logging.ERROR, "tfrunner.worker"):
+        line = Patient(2, [batch(1, 1, 13), batch(2, 2, 3)], then=lambda: None)
+        Loop(line, threads.table()).run()
+    failed, done = line.sent
+    assert failed == BatchFailed(1, 3, "model_error", "ValueError: thirteen")
+    assert values(done) == [2, 3]
+
+
+def test_a_stop_waits_for_what_runs(threads):
+    """And for what was begun behind it."""
+    line = Patient(2, [batch(1, -1, 5), batch(2, 7), Stop()], then=threads.gate.set)
+    Loop(line, threads.table()).run()
+    assert [m.batch for m in line.sent] == [1, 2]
+
+
+def test_a_new_dispatcher_s_welcome_drops_what_runs(threads):
+    """When nobody reads its rows any more; the next batch is answered."""
+    table = threads.table()
+    threading.Timer(0.1, threads.gate.set).start()
+    line = Patient(1, [batch(1, -1, 5)], [Welcome("another"), batch(2, 2)], then=lambda: None)
+    Loop(line, table).run()
+    assert threads.gate.is_set()
+    assert [m.batch for m in line.sent] == [2]

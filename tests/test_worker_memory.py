@@ -10,8 +10,8 @@ import numpy as np
 
 from tfrunner.protocol import Decoder, Part, PartsOf, RunBatch, ToWorker, encode
 from tfrunner.tensors import Layout, Leaf, encode_layout
+from tfrunner_workers.answering import answer, entries
 from tfrunner_workers.echo import EchoModel
-from tfrunner_workers.loop import answer, entries
 from tfrunner_workers.segments import Segments
 from tfrunner_workers.warmup import declared
 

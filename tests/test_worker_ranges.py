@@ -14,8 +14,8 @@ from tfrunner.protocol import BatchDone, BatchFailed, Part, PartsOf, Place, RunB
 from tfrunner.shared_memory import Memory, create
 from tfrunner.specs import ANY, Argument, MethodSpec, TensorSpec
 from tfrunner.tensors import Array, decode_layout, unpack
+from tfrunner_workers.answering import Entry, answer
 from tfrunner_workers.hosted import Output
-from tfrunner_workers.loop import Entry, answer
 from tfrunner_workers.ranges import KEPT, Ranges
 from tfrunner_workers.segments import Segments
 

@@ -289,6 +289,7 @@ class MethodState(
     a batch to the next one; (): any size. `plan` names the way in which it executes the method,
     `gain` says how many times as fast as the restored function that is, `reason` why.
     `cpu_seconds` is what a full batch costs all its threads; 0 where it was not measured.
+    `parts` says into how many at most it splits a batch; each keeps one of its threads busy.
     """
 
     name: str
@@ -301,6 +302,7 @@ class MethodState(
     gain: float = 0.0
     reason: str = ""
     cpu_seconds: Seconds = 0.0
+    parts: Number = 1
 
 
 class WorkerHello(Message, frozen=True):
@@ -339,12 +341,16 @@ class BlockFor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class BatchDone(Message, frozen=True):
-    """A batch's outputs, one block for each gateway. `seconds` is the model's own time."""
+    """A batch's outputs, one block for each gateway. `seconds` is the model's own time.
+
+    `cost` is how long that kept the worker busy, where other batches ran beside it.
+    """
 
     batch: int
     attempt: int
     seconds: Seconds
     blocks: tuple[BlockFor, ...]
+    cost: Seconds | None = None
 
 
 class BatchFailed(Message, frozen=True):

@@ -84,7 +84,7 @@ def export_plan(path: Path, folder: Path) -> None:
     (record,) = plans.choose_all(loaded, ways.Settings(64, threads))
     if not record.plan.startswith("frozen"):
         raise RuntimeError(f"tfrunner chose the plan {record.plan!r}: {record.reason}")
-    is_single = record.plan.endswith("single-threaded executor")
+    is_single = record.plan.endswith((ways.SINGLE, ways.SPLIT))
     frozen = freezing.freeze(concrete)
     (folder / "frozen.pb").write_bytes(frozen.graph.SerializeToString())
     meta = {

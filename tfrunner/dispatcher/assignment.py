@@ -89,7 +89,7 @@ class Assignment:
         sizes = model.allowed(queue.method, most)
         is_idle = not worker.batches
         batch = None if is_idle else worker.batches[0]
-        ends = now if batch is None else batch.ends if batch.latest >= now else inf
+        ends = now if batch is None else batch.frees if batch.latest >= now else inf
         return View(
             now,
             is_idle,
@@ -166,6 +166,7 @@ class Assignment:
         """Note what the batch will probably take, padded to an allowed size."""
         method = batch.pieces[0].owner.request.method
         batch.costs = model.costs(method, worker)
+        batch.parts = worker.parts.get(method, 1)
         sizes = model.allowed(method, worker.limits.get(method, worker.largest))
         at = bisect_left(sizes, batch.rows)
         if batch.rows and at < len(sizes):

@@ -127,17 +127,21 @@ class Batch:
         costs: What was known of its method on its worker, and learns from it.
         expected: Seconds that it was predicted to run; 0 where nothing was known.
         pace: What batches of its key take over what those of its method do, as of then.
+        parts: Into how many its worker splits it at most.
         ends: When it was predicted to be back; infinity where nothing was known.
+        frees: When its worker could begin another: the first of its parts was predicted to end.
         latest: When it would be so late that the prediction is worth nothing.
         lent: The owners of its pieces whose bodies lie in shared memory, once for each piece.
     """
 
     __slots__ = (
-        *("alone", "attempt", "costs", "ends", "expected", "groups", "halved", "id", "latest"),
+        *("alone", "attempt", "costs", "ends", "expected", "frees", "groups", "halved", "id"),
         *(
+            "latest",
             "lent",
             "pace",
             "padded",
+            "parts",
             "pieces",
             "rows",
             "sent",
@@ -162,7 +166,8 @@ class Batch:
         self.costs: CostTable | None = None
         self.expected = 0.0
         self.pace = 1.0
-        self.ends = self.latest = inf
+        self.parts = 1
+        self.ends = self.frees = self.latest = inf
         self.state = BatchState.STAGED
         self.lent = [piece.owner for piece in rerun.pieces if piece.owner.is_lent]
         self.groups = group(rerun.pieces)
@@ -178,7 +183,14 @@ class Batch:
         self.started = now
         if self.costs is not None and self.expected:
             way = self.costs.transfer if now == self.sent else 0.0
-            self.ends = now + way + self.expected
+            begins = now + way
+            self.ends = self.frees = begins + self.expected
+            if self.parts > 1:
+                rows = max(1, self.rows)
+                a_row = self.expected * self.parts / rows  # in one of its threads
+                self.frees = begins + a_row * (rows // self.parts)
+                if rows > 1:  # a lone one is given all threads
+                    self.ends = begins + a_row * -(-rows // self.parts)
             self.latest = self.ends + SLACK_RUNS * self.expected
 
     def is_awaited(self, now: float) -> bool:

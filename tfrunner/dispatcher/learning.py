@@ -6,6 +6,7 @@ from tfrunner.dispatcher.batches import Batch
 from tfrunner.dispatcher.models import Model
 from tfrunner.dispatcher.policy import Policy
 from tfrunner.dispatcher.workers import Worker
+from tfrunner.protocol import BatchDone
 
 
 class Learning:
@@ -15,11 +16,12 @@ class Learning:
         self._policy = policy
 
     def take_in(
-        self, model: Model, worker: Worker, batch: Batch, seconds: float, now: float
+        self, model: Model, worker: Worker, batch: Batch, done: BatchDone, now: float
     ) -> None:
-        """Learn from a batch that ran `seconds` and whose answer came at `now`."""
+        """Learn from a batch whose answer came at `now`."""
         method = batch.pieces[0].owner.request.method
-        model.ledger.count_run(method, batch.rows, seconds)
+        seconds = done.seconds if done.cost is None else done.cost
+        model.ledger.count_run(method, batch.rows, done.seconds)
         model.ledger.padded_rows += batch.padded
         costs = batch.costs
         if costs is None:
@@ -34,7 +36,7 @@ class Learning:
         worker.seen.add((method, size))
         costs.observe(size, seconds, now, is_first=is_first)
         if batch.sent == batch.started:  # it did not lie staged: all else was transfer
-            costs.observe_transfer(now - batch.sent - seconds)
+            costs.observe_transfer(now - batch.sent - done.seconds)
         model.forecast.note(method, costs, model.full(method), seconds)
         requests = self._settle_shares(model, batch, seconds)
         self._policy.observe(

@@ -39,8 +39,8 @@ class View(NamedTuple):
         full: The rows of a batch that cannot grow.
         idle_workers: Workers of this model that hold nothing, this one included.
         workers: Ready workers of this model.
-        ends: When the worker's running batch will probably end; `now` if it runs none, inf
-            if nobody knows.
+        ends: When the worker's running batch will probably end, or leave it room for another;
+            `now` if it runs none, inf if nobody knows.
         costs: What batches of this method cost on this worker.
         sizes: The sizes that may be run, ascending; others are padded to the next; (): any.
         load: The work that comes in, as a share of what the workers can do.

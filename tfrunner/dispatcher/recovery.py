@@ -58,7 +58,7 @@ class Recovery:
             self.isolate(model, worker, batch, failed)
             return
         batch.move("done")
-        self._learning.take_in(model, worker, batch, done.seconds, now)
+        self._learning.take_in(model, worker, batch, done, now)
         for addressed in done.blocks:
             self._out.answer(addressed.gateway, _timed(addressed.block, batch, done.seconds))
         for owner, start, stop in batch.pieces:

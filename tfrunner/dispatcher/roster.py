@@ -95,6 +95,7 @@ class Roster:
         if hello.ready and knows_us and worker.state is WorkerState.STARTING:
             worker.move("ready")
             worker.methods = hello.methods
+            worker.parts = {method.name: max(1, method.parts) for method in hello.methods}
             worker.device_class = hello.device_class or worker.device_class  # known once it loaded
             model.learn(hello.methods)
             if model.state == "unavailable":

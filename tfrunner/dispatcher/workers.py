@@ -28,6 +28,7 @@ class Worker:
         heard: When its last message came.
         largest: Most rows of a batch of any method.
         limits: Most rows of a batch by method, where its device's memory did not hold more.
+        parts: Into how many parts it splits a batch at most, by method.
         worn: Since when it wishes to be replaced, None if it does not.
         device_class: What is equal for devices on which a batch costs the same.
         seen: Methods and sizes that it has run.
@@ -35,7 +36,8 @@ class Worker:
 
     __slots__ = (
         *("batches", "device", "device_class", "done", "heard", "identity", "last_error"),
-        *("largest", "limits", "methods", "model", "name", "pid", "seen", "state", "worn"),
+        *("largest", "limits", "methods", "model", "name", "parts", "pid", "seen"),
+        *("state", "worn"),
     )
 
     def __init__(self, identity: bytes, hello: WorkerHello, *, largest: int, now: float) -> None:
@@ -46,6 +48,7 @@ class Worker:
         self.device = hello.device
         self.device_class = hello.device_class or DEFAULT_CLASS
         self.methods: tuple[MethodState, ...] = ()
+        self.parts: dict[str, int] = {}
         self.batches: list[Batch] = []
         self.state = WorkerState.STARTING
         self.done = 0

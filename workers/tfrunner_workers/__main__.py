@@ -31,10 +31,12 @@ from tfrunner.processes import (
 from tfrunner.protocol import MethodState
 from tfrunner.specs import decode_spec
 from tfrunner_workers import echo, recall, runnables
+from tfrunner_workers.answering import Entry, entries
 from tfrunner_workers.connection import Connection
-from tfrunner_workers.devices import device_class, import_tensorflow, load_tensorflow
+from tfrunner_workers.devices import CPU, device_class, import_tensorflow, load_tensorflow
 from tfrunner_workers.hosted import Hosted, describe
-from tfrunner_workers.loop import Entry, Loop, entries
+from tfrunner_workers.loop import Loop
+from tfrunner_workers.splitting import Split
 from tfrunner_workers.warmup import declared, warm
 
 if TYPE_CHECKING:
@@ -146,7 +148,9 @@ def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
     logger.info("loaded %s on %s in %.1f s", config.model.tag, device, _since(started))
     restrict(hosted, config.model)
     started = time.perf_counter()
-    settings = ways.Settings(config.model.largest_batch, config.threads, config.model.xla)
+    settings = ways.Settings(
+        config.model.largest_batch, config.threads, config.model.xla, config.device == CPU
+    )
     known = {name: plan.name for name, plan in recall.plans(config, config.threads).items()}
     records = plans.choose_all(hosted, settings, known=known)
     logger.info("chose plans in %.1f s", _since(started))
@@ -154,12 +158,14 @@ def load_saved(config: WorkerConfig) -> tuple[Hosted, tuple[MethodState, ...]]:
     states = warm(hosted, config.model.max_batch_size, limits=config.model.method_sizes)
     logger.info("warmed and probed in %.1f s", _since(started))
     chosen = {record.method: record for record in records}
+    splits = {name: run for name, run in hosted.methods.items() if isinstance(run, Split)}
     return hosted, tuple(
         msgspec.structs.replace(
             state,
             plan=chosen[state.name].plan,
             gain=chosen[state.name].gain,
             reason=chosen[state.name].reason,
+            parts=splits[state.name].threads if state.name in splits else 1,
         )
         for state in states
     )

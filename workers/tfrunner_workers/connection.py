@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 
 from tfrunner import metrics
 from tfrunner.config import WorkerConfig
@@ -105,15 +106,18 @@ class Connection:
             self._load_error = reason
             self._announce()
 
-    def receive(self, *, block: bool) -> list[Message]:
+    def receive(self, *, block: bool, wakers: Sequence[int] = ()) -> list[Message]:
         """Return what arrived: RunBatch, Stop, and Welcome where its epoch is a new one.
 
         Called by the main thread, once ready.
 
         Args:
-            block: Wait until something arrives or the next hello is due.
+            block: Wait until something arrives, the next hello is due, or a waker rings.
+            wakers: Descriptors that are readable when they ring.
         """
-        descriptors = [self._signals.fileno()] if self._signals and not self._leaving else []
+        descriptors = list(wakers)
+        if self._signals and not self._leaving:
+            descriptors.append(self._signals.fileno())
         with self._lock:
             now = time.monotonic()
             if now >= self._due:

@@ -37,6 +37,8 @@ def import_tensorflow(device: str, threads: int) -> str:
         ConfigError: TensorFlow is not installed, or does not see the GPU.
     """
     set_default_environment(OMP_NUM_THREADS=str(threads))
+    if device == CPU and threads > 1:  # a session that is asked to use one thread uses one
+        set_default_environment(TF_OVERRIDE_GLOBAL_THREADPOOL="1")
     tf = load_tensorflow()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -1,219 +1,87 @@
-"""The worker's loop: receive a batch, assemble it, run it, answer. One thread."""
+"""The worker's loop: receive batches, have them run, answer in their order. One thread.
+
+A method that splits its batches runs them in threads of its own: the next batch is begun while
+the one before still runs, so that no thread waits for the loop. Answers keep the batches' order:
+to the dispatcher it is as if one ran after the other. Of two that ran when a worker died it takes
+the first for the likely cause; the other runs again first, and is found out if it was to blame.
+"""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import os
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from tfrunner.errors import ModelError, OutOfMemory, ProtocolError
-from tfrunner.protocol import (
-    SEGMENT_REFUSED,
-    BatchDone,
-    BatchFailed,
-    Block,
-    BlockFor,
-    Message,
-    MethodState,
-    RunBatch,
-    Stop,
-    Welcome,
-)
-from tfrunner.row_ranges import can_cut, has_lengths
-from tfrunner.specs import ANY
-from tfrunner.tensors import Array, Layout, batch_axis, decode_layout
-from tfrunner_workers.assembly import assemble, disassemble, is_whole
-from tfrunner_workers.hosted import Hosted, Method, describe, sendable
+from tfrunner.protocol import BatchDone, BatchFailed, Message, RunBatch, Stop, Welcome
+from tfrunner_workers.answering import Entry, Ran, answer, finish, prepare
 from tfrunner_workers.ranges import Ranges
-from tfrunner_workers.segments import SegmentRefused, Segments, has_shared
+from tfrunner_workers.segments import Segments
+from tfrunner_workers.splitting import Running, Split
 
-logger = logging.getLogger("tfrunner.worker")
+AHEAD = 2
+"""So many batches may be begun at a time."""
 
 
 class Link(Protocol):
     """What the loop needs of a Connection."""
 
-    def receive(self, *, block: bool) -> list[Message]:
-        """Return what arrived; wait for it where `block` is true."""
+    def receive(self, *, block: bool, wakers: Sequence[int] = ()) -> list[Message]:
+        """Return what arrived; wait for it, or for a descriptor, where `block` is true."""
 
     def send(self, message: Message) -> None:
         """Send a message."""
 
 
-Kinds = tuple[tuple[str, int], ...]
+class Bell:
+    """Wakes the loop from another thread."""
+
+    def __init__(self) -> None:
+        self._ends: tuple[int, ...] = ()
+
+    def __enter__(self) -> Bell:
+        self._ends = os.pipe()
+        for end in self._ends:
+            os.set_blocking(end, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ends, self._ends = self._ends, ()
+        for end in ends:
+            os.close(end)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable once the bell rang."""
+        return self._ends[0]
+
+    def ring(self) -> None:
+        """Wake the loop. One that is full has rung."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._ends[1], b"\0")
+
+    def still(self) -> None:
+        """Let it not be readable any more."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._ends[0], 4096)
 
 
-class Entry(NamedTuple):
-    """A method as the loop runs it.
-
-    Args:
-        run: The method.
-        takes: Dtypes and ragged ranks of the tensors that it takes, for each variant.
-        axis: The axis of every output that counts rows.
-        batchable: Whether rows of different requests may be run together here.
-        borrows: Whether it lets go of its inputs when it returns, and never writes to them: a
-            lone request's bodies are given to it where they lie, in shared memory too.
-    """
-
-    run: Method
-    takes: tuple[Kinds, ...]
-    axis: int
-    batchable: bool
-    borrows: bool = False
-
-    def accepts(self, layout: Layout) -> bool:
-        """Return whether tensors of this layout are what one of its variants takes."""
-        given = tuple([(leaf.dtype, leaf.ragged_rank) for leaf in layout.leaves])
-        if given in self.takes:
-            return True
-        return any(
-            len(kinds) == len(given)
-            and all(k in (g, (ANY, 0)) for k, g in zip(kinds, given, strict=True))
-            for kinds in self.takes
-        )
-
-
-def entries(
-    hosted: Hosted, states: tuple[MethodState, ...], *, borrows: bool = False
-) -> dict[str, Entry]:
-    """Return the methods by name.
+class Begun(NamedTuple):
+    """A batch that was begun.
 
     Args:
-        hosted: The loaded model.
-        states: What warm-up found out about its methods.
-        borrows: Whether its methods keep nothing of their inputs, unless they change state: a
-            variable that is assigned an input shares its memory.
+        answer: Returns what to send for it.
+        running: Its run, None if it could not be run.
     """
-    table = {}
-    for state in states:
-        spec = hosted.spec.methods[state.name]
-        takes = tuple(
-            tuple((leaf.dtype, leaf.ragged_rank) for leaf in variant.inputs)
-            for variant in spec.of_variants()
-        )
-        run = hosted.methods[state.name]
-        table[state.name] = Entry(
-            *(run, takes, spec.batch_dim[1], state.batchable), borrows=borrows and state.repeatable
-        )
-    return table
 
+    answer: Callable[[], BatchDone | BatchFailed]
+    running: Running | None = None
 
-def answer(
-    table: dict[str, Entry], batch: RunBatch, segments: Segments, ranges: Ranges | None = None
-) -> BatchDone | BatchFailed:
-    """Run a batch and return what to send; no batch makes it raise.
-
-    Args:
-        table: The methods by name.
-        batch: What the dispatcher sent.
-        segments: Where bodies lie that are in shared memory.
-        ranges: Where the rows of large requests begin; None: nothing is known of any.
-    """
-    begun = time.perf_counter()
-    try:
-        entry, layout, arrays = _prepare(table, batch, segments, ranges or Ranges())
-    except SegmentRefused as exc:
-        return BatchFailed(batch.batch, batch.attempt, SEGMENT_REFUSED, exc.message, exc.gateways)
-    except Exception as exc:
-        logger.exception("%s was refused", _name(batch))
-        text = sendable(exc.message) if isinstance(exc, ProtocolError) else describe(exc)
-        return BatchFailed(batch.batch, batch.attempt, ProtocolError.code, text)
-    try:
-        started = time.perf_counter()
-        output = entry.run(arrays)
-        ended = time.perf_counter()
-        blocks = disassemble(batch, output, axis=_output_axis(entry, layout, batch))
-    except BaseException as exc:
-        # Also what is no Exception: a method that calls sys.exit, or raises CancelledError, has
-        # failed; it does not end the worker, and what others have in it.
-        return _failed(batch, exc)
-    scatter = time.perf_counter() - ended
-    seconds = ended - started
-    timed = with_timing(blocks, (started - begun, seconds, scatter))
-    return BatchDone(batch.batch, batch.attempt, seconds, timed)
-
-
-def with_timing(blocks: tuple[BlockFor, ...], timing: tuple[float, ...]) -> tuple[BlockFor, ...]:
-    """Return blocks that say how long gathering, running and scattering took, in seconds."""
-    return tuple(
-        BlockFor(
-            each.gateway, Block(each.block.spans, each.block.layout, each.block.bodies, timing)
-        )
-        for each in blocks
-    )
-
-
-def _failed(batch: RunBatch, exc: BaseException) -> BatchFailed:
-    """Return what to send for a batch that the model could not run; log the traceback."""
-    if isinstance(exc, MemoryError) or type(exc).__name__ == "ResourceExhaustedError":
-        # TensorFlow's error is known by its name: not every worker imports TensorFlow.
-        logger.error("%s: no memory for %d rows: %s", _name(batch), batch.rows, describe(exc))
-        return BatchFailed(batch.batch, batch.attempt, OutOfMemory.code, describe(exc))
-    logger.exception("%s failed", _name(batch), exc_info=exc)
-    text = sendable(exc.message) if isinstance(exc, ModelError) else describe(exc)
-    return BatchFailed(batch.batch, batch.attempt, ModelError.code, text)
-
-
-def _prepare(
-    table: dict[str, Entry], batch: RunBatch, segments: Segments, ranges: Ranges
-) -> tuple[Entry, Layout, list[Array]]:
-    entry = table.get(batch.method)
-    if entry is None:
-        raise ProtocolError(f"method {batch.method!r} is not served; there are: {', '.join(table)}")
-    layout = decode_layout(batch.layout)
-    if not entry.accepts(layout):
-        raise ProtocolError(
-            f"method {batch.method!r} takes {[[d for d, _ in kinds] for kinds in entry.takes]}, "
-            f"the batch has {[leaf.dtype for leaf in layout.leaves]}"
-        )
-    if not has_shared(batch):
-        return entry, layout, assemble(ranges.narrow(batch, layout), layout)
-    copies = not entry.borrows and _gives_views(batch, layout)
-    batch = segments.open(batch, copies=copies, whole=has_lengths(layout) and not can_cut(layout))
-    arrays = assemble(ranges.narrow(batch, layout), layout)
-    if copies and _is_one(batch) and not is_whole(batch):
-        arrays = [_own(array) for array in arrays]
-    return entry, layout, arrays
-
-
-def _own(array: Array) -> Array:
-    """Return a copy of rows that lie in shared memory: what reads them may keep them."""
-    if array.dtype.hasobject:  # made of bytes of their own already
-        return array
-    copy: Array = array.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-def _gives_views(batch: RunBatch, layout: Layout) -> bool:
-    """Return whether the arrays of a batch are, or hold, views of its bodies."""
-    return _is_one(batch) or has_lengths(layout)
-
-
-def _is_one(batch: RunBatch) -> bool:
-    """Return whether all rows are of one request."""
-    return len(batch.groups) == 1 and len(batch.groups[0].parts) == 1
-
-
-def _output_axis(entry: Entry, layout: Layout, batch: RunBatch) -> int | None:
-    """Return the axis that outputs are cut along, None where one request gets them whole."""
-    if all(batch_axis(leaf) is None for leaf in layout.leaves):
-        return None
-    if not entry.batchable and is_whole(batch):
-        return None
-    return entry.axis
-
-
-def _name(batch: RunBatch) -> str:
-    """Return how the log names a batch: its number, method and requests."""
-    requests = [
-        f"{group.gateway.decode(errors='replace')}/{part.request}"
-        for group in batch.groups
-        for part in group.parts
-    ]
-    shown = ", ".join(requests[:8]) + (f" and {len(requests) - 8} more" * (len(requests) > 8))
-    return f"batch {batch.batch}.{batch.attempt} of {batch.method!r} (requests {shown})"
+    @property
+    def is_done(self) -> bool:
+        """Whether its answer is there."""
+        return self.running is None or self.running.is_done
 
 
 class Loop:
@@ -228,12 +96,15 @@ class Loop:
         self._link = link
         self._table = table
         self._held: deque[RunBatch] = deque()
+        self._begun: deque[Begun] = deque()
+        self._bell = Bell()
         self._segments = Segments()
         self._ranges = Ranges()
         self._stopping = False
 
     def __repr__(self) -> str:
-        return f"<Loop [{len(self._held)} held{' | stopping' * self._stopping}]>"
+        held = len(self._held) + len(self._begun)
+        return f"<Loop [{held} held{' | stopping' * self._stopping}]>"
 
     def stop(self) -> None:
         """Finish what is held, then return from `run`. Safe in a signal handler."""
@@ -241,15 +112,57 @@ class Loop:
 
     def run(self) -> None:
         """Answer batches until a Stop comes."""
-        while True:
-            for message in self._link.receive(block=not self._held and not self._stopping):
-                self._record(message)
-            self._segments.drop_dead(time.monotonic())
-            if self._held:
-                batch = self._held.popleft()
-                self._link.send(answer(self._table, batch, self._segments, self._ranges))
-            elif self._stopping:
-                return
+        with self._bell:
+            wakers = [self._bell.fileno()] if any(e.split for e in self._table.values()) else []
+            while self._held or self._begun or not self._stopping:
+                for message in self._link.receive(block=not self._has_work, wakers=wakers):
+                    self._record(message)
+                if wakers:
+                    self._bell.still()
+                self._segments.drop_dead(time.monotonic())
+                self._work()
+
+    @property
+    def _has_work(self) -> bool:
+        """Whether there is something to do at once."""
+        if self._begun and self._begun[0].is_done:
+            return True
+        if not self._held:
+            return self._stopping and not self._begun
+        return not self._begun or (len(self._begun) < AHEAD and self._next_split is not None)
+
+    @property
+    def _next_split(self) -> Split | None:
+        """What runs the next batch in threads of its own, None where nothing does."""
+        entry = self._table.get(self._held[0].method)
+        return entry.split if entry is not None else None
+
+    def _work(self) -> None:
+        """Send what is done, then begin a batch, or run one."""
+        while self._begun and self._begun[0].is_done:
+            self._link.send(self._begun.popleft().answer())
+        if not self._held or len(self._begun) == AHEAD:
+            return
+        split = self._next_split
+        if split is not None:
+            self._begin(split, self._held.popleft())
+        elif not self._begun:
+            batch = self._held.popleft()
+            self._link.send(answer(self._table, batch, self._segments, self._ranges))
+
+    def _begin(self, split: Split, batch: RunBatch) -> None:
+        ready = prepare(self._table, batch, self._segments, self._ranges)
+        if isinstance(ready, BatchFailed):
+            self._begun.append(Begun(lambda: ready))
+            return
+        alone = not self._begun and not self._held
+        running = split.start(ready.arrays, alone=alone, then=self._bell.ring)
+
+        def ran() -> Ran:
+            output = running.result()
+            return Ran(output, running.ended - running.started, running.busy / split.threads)
+
+        self._begun.append(Begun(lambda: finish(ready, ran), running))
 
     def _record(self, message: Message) -> None:
         match message:
@@ -257,6 +170,13 @@ class Loop:
                 self._held.append(message)
             case Welcome():  # another life of the dispatcher: it knows none of these batches
                 self._held.clear()
+                self._drop_begun()
                 self._segments.drop_all()
             case Stop():
                 self.stop()
+
+    def _drop_begun(self) -> None:
+        """Wait for what runs; nobody wants it."""
+        while self._begun:
+            if (running := self._begun.popleft().running) is not None:
+                running.wait()

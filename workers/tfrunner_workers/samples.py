@@ -29,6 +29,15 @@ def row_axis(method: MethodSpec, leaf: TensorSpec) -> int | None:
     return method.batch_dim[0]
 
 
+def count_rows(method: MethodSpec, arrays: list[Array]) -> int:
+    """Return how many rows the inputs of a method have; 0 if none of them counts rows."""
+    for leaf, array in zip(method.inputs, arrays, strict=True):
+        axis = row_axis(method, leaf)
+        if axis is not None:
+            return int(array.shape[axis])
+    return 0
+
+
 def zeros(method: MethodSpec, rows: int) -> list[Array]:
     """Return zeros for every input of a method, empty texts for strings.
 

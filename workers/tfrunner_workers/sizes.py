@@ -85,20 +85,13 @@ class AllowedSizes:
         Raises:
             ModelError: An output has another number of rows than were run.
         """
-        rows = self._count(arrays)
+        rows = samples.count_rows(self._method, arrays)
         at = bisect_left(self._sizes, rows)
         if rows == 0 or at == len(self._sizes) or self._sizes[at] == rows:
             return self._run(arrays)
         size = self._sizes[at]
         output = self._run(self._filled(arrays, rows, size))
         return Output(self._cut(output, rows, size), output.structure)
-
-    def _count(self, arrays: list[Array]) -> int:
-        for leaf, array in zip(self._method.inputs, arrays, strict=True):
-            axis = samples.row_axis(self._method, leaf)
-            if axis is not None:
-                return int(array.shape[axis])
-        return 0
 
     def _filled(self, arrays: list[Array], rows: int, size: int) -> list[Array]:
         """Return the inputs with the last row repeated: a row that the model is known to take."""

@@ -7,8 +7,9 @@
    graph holds what cannot be copied;
 4. XLA: compiled for a few sizes, rows filled up to the next one; only where the user allows it.
 
-The first three come with TensorFlow's usual executor and with the single-threaded one. A way
-is only tried where none of those before it agrees with the reference (4 beside 1).
+The first three come with TensorFlow's usual executor and with the single-threaded one, and 1 and
+2 with batches split between threads too. A way is only tried where none of those before it
+agrees with the reference (4 beside 1).
 """
 
 from __future__ import annotations
@@ -46,9 +47,12 @@ from tfrunner_workers.freezing import (
 from tfrunner_workers.hosted import Method, Output
 from tfrunner_workers.savedmodel import LoadedModel
 from tfrunner_workers.sessions import MULTI_THREADED, SINGLE_THREADED, as_array
+from tfrunner_workers.splitting import Split
 from tfrunner_workers.xla import compile_method
 
-EXECUTORS = {"": MULTI_THREADED, ", single-threaded executor": SINGLE_THREADED}
+SINGLE = ", single-threaded executor"
+EXECUTORS = {"": MULTI_THREADED, SINGLE: SINGLE_THREADED}
+SPLIT = ", split batches"
 FROZEN, SESSION, V1_LOADER, XLA = "frozen", "session", "v1 loader", "xla"
 
 FREEZE_BYTES = 64 * 2**20
@@ -82,6 +86,7 @@ class Settings(NamedTuple):
         limit: Most rows in one batch.
         threads: Threads that the worker may use.
         xla: Whether methods may be compiled by XLA.
+        splits: Whether batches may be split between the threads, where there are several.
         freeze_bytes: Most bytes of variables that become constants.
         copy_bytes: Most bytes of variables that are copied.
     """
@@ -89,6 +94,7 @@ class Settings(NamedTuple):
     limit: int
     threads: int
     xla: bool = False
+    splits: bool = True
     freeze_bytes: int = FREEZE_BYTES
     copy_bytes: int = COPY_BYTES
 
@@ -118,13 +124,14 @@ def find_ways(model: LoadedModel, method: MethodSpec, settings: Settings) -> Way
     if model.session is not None:
         del loaded[V1_LOADER]  # it is the reference
         make = functools.partial(_freeze_session, model, method, settings)
-        return [_in_sessions(FROZEN, make, method.output, settings), loaded]
+        return [_in_sessions(FROZEN, make, method, settings), loaded]
     make = functools.partial(_freeze_trace, traces[0], method, settings)
-    first = _in_sessions(FROZEN, make, method.output, settings)
+    first = _in_sessions(FROZEN, make, method, settings)
     if settings.xla:
         first[XLA] = functools.partial(_compiled, model, method, traces[0], settings.limit)
     make = functools.partial(_copy_trace, traces[0], method, settings)
-    return [first, _in_sessions(SESSION, make, method.output, settings), loaded]
+    reference = model.methods[method.name]  # one copy of many variables is enough
+    return [first, _in_sessions(SESSION, make, method, settings, whole=reference), loaded]
 
 
 def _traces(model: LoadedModel, method: MethodSpec) -> list[Any]:
@@ -132,14 +139,48 @@ def _traces(model: LoadedModel, method: MethodSpec) -> list[Any]:
 
 
 def _in_sessions(
-    name: str, make: Callable[[], _Ordered], output: Node, settings: Settings
+    name: str,
+    make: Callable[[], _Ordered],
+    method: MethodSpec,
+    settings: Settings,
+    *,
+    whole: Method | None = None,
 ) -> dict[str, Build]:
-    """Return the ways to run one graph, which is made when the first of them is built."""
-    once = functools.cache(make)
-    return {
+    """Return the ways to run one graph, which is made when the first of them is built.
+
+    Args:
+        name: What they are called by.
+        make: Makes it.
+        method: Whose graph it is.
+        settings: What the ways are for.
+        whole: What runs single rows where batches are split; None: a session of their own.
+    """
+    assert method.output is not None  # find_ways sees to it
+    once, output = functools.cache(make), method.output
+    ways: dict[str, Build] = {
         name + suffix: functools.partial(_in_session, once, output, executor, settings.threads)
         for suffix, executor in EXECUTORS.items()
     }
+    if settings.splits and settings.threads > 1 and method.batchable:
+        part = functools.partial(_in_session, once, output, SINGLE_THREADED, 1)
+        single = ways[name + SINGLE] if whole is None else lambda: Plan(whole, lambda: None)
+        ways[name + SPLIT] = functools.partial(_split, method, single, part, settings.threads)
+    return ways
+
+
+def _split(method: MethodSpec, whole: Build, part: Build, threads: int) -> Plan:
+    """Return a way that splits batches between threads."""
+    outputs = leaves(method.output) if method.output is not None else ()
+    if any(leaf.ragged_rank for leaf in (*method.inputs, *outputs)):
+        raise ValueError("ragged rows are not split")
+    single, several = whole(), part()
+    split = Split(method, single.run, several.run, threads)
+
+    def close() -> None:
+        for each in (split, single, several):
+            each.close()
+
+    return Plan(split, close)
 
 
 class _Ordered(NamedTuple):
