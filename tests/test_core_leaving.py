@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.dispatch_world import World, only_worker, outputs
+from tests.dispatch_world import MODEL, World, only_worker, outputs
 from tfrunner import protocol as p
 
 # --- hanging, leaving, shrinking ------------------------------------------------------------------
@@ -183,6 +183,38 @@ def test_a_worn_worker_does_not_wait_for_ever_for_one_that_never_comes():
     world.let_pass(11.0)
     world.wish_to_leave(worn)
     assert worn.told_to_stop
+
+
+def test_worn_workers_leave_one_a_minute_while_nobody_comes_after_them():
+    """Not all of those that have wished for a minute at once."""
+    world = World(workers=4)
+    workers = list(world.workers.values())
+    left: list[float] = []
+    while world.now < 200.0:
+        for worker in workers:
+            if not worker.told_to_stop:
+                world.announce(worker)
+                world.wish_to_leave(worker)
+        if sum(worker.told_to_stop for worker in workers) > len(left):
+            left.append(world.now)
+        world.now += 0.5
+    assert left == [0.0, 60.5, 121.0, 181.5]
+
+
+def test_a_wish_of_a_worker_that_is_not_ready_changes_nothing():
+    """A new dispatcher knows none of its workers yet: all of them would be told to stop."""
+    world = World(workers=3)
+    workers = list(world.workers.values())
+    world.core = world._new_core()
+    for worker in workers:
+        hello = p.WorkerHello(worker.name, "epoch-1", MODEL, 1, "cpu", True, methods=world.methods)
+        world.tell(worker.identity, hello)
+        world.wish_to_leave(worker)
+    assert not any(worker.told_to_stop for worker in workers)
+    for worker in workers:
+        world.announce(worker)
+    world.wish_to_leave(workers[0])
+    assert workers[0].told_to_stop
 
 
 def test_a_signal_is_no_wish_and_waits_for_no_turn():

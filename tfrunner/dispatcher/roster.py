@@ -67,6 +67,7 @@ class Roster:
         self._recovery = recovery
         self._by_identity: dict[bytes, Worker] = {}
         self._gone: deque[str] = deque(maxlen=1000)
+        self._let_go: dict[str, float] = {}  # when a worker of each model was last let go
         self._supervisor: bytes | None = None
 
     @property
@@ -166,10 +167,12 @@ class Roster:
         if worker is None:
             self._out.to_backend(sender, Stop())
             return
-        if leave.may_wait and not self._has_its_turn(worker, now):
+        is_leaving = worker.state is WorkerState.LEAVING
+        if leave.may_wait and not is_leaving and not self._has_its_turn(worker, now):
             return  # it serves on, and asks again
         if worker.state in (WorkerState.STARTING, WorkerState.READY):
             worker.move("leave")
+            self._let_go[worker.model] = now
             self._models[worker.model].remove_worker(worker)
             self._out.note(f"worker {worker.name} leaves: {leave.reason}")
         if worker.state is WorkerState.LEAVING and not worker.batches:
@@ -179,16 +182,17 @@ class Roster:
         """Whether a worn worker may leave: all others of its model serve, or it waited long.
 
         Who has wished for longest goes first: else one that wears out as soon as it serves would
-        always leave again before the others have asked.
+        always leave again before the others have asked. Who comes next waits anew when one goes.
         """
+        if not worker.is_ready:
+            return False
         if worker.worn is None:
             worker.worn = now
-        if now - worker.worn > LONGEST_WISH:
-            return True
         model = self._models[worker.model]
-        wishes = [each.worn for each in model.team if each.worn is not None]
-        first = min(wishes, default=worker.worn)
-        return len(model.team) >= model.most_workers and worker.worn <= first
+        if any(each.worn is not None and each.worn < worker.worn for each in model.team):
+            return False
+        since = max(worker.worn, self._let_go.get(worker.model, 0.0))
+        return len(model.team) >= model.most_workers or now - since > LONGEST_WISH
 
     def lose(self, peer: bytes) -> None:
         """A message to a peer could not leave: its connection is gone."""
