@@ -323,13 +323,13 @@ class World:
 
         return lambda: Plan(run, lambda: self.closed.append(name))
 
-    def choose(self, *ways: Any) -> Any:
+    def choose(self, *ways: Any, limit: int = LIMIT) -> Any:
         """Choose among ways by these clocks."""
         from tfrunner_workers import plans
         from tfrunner_workers.timing import Clocks
 
         clocks = Clocks(self.clock, lambda: self.busy)
-        return plans.choose(self.model, self.method, ways, limit=LIMIT, clocks=clocks)
+        return plans.choose(self.model, self.method, ways, limit=limit, clocks=clocks)
 
     def recall(self, known: str | None, *ways: Any) -> Any:
         """Take the known one of these ways."""
@@ -464,6 +464,40 @@ def test_batches_are_split_where_that_is_about_as_fast_and_they_are_long(
     whole = world.way("x", seconds=0.01 if seconds > 0.001 else 0.0006)
     split = world.way("x, split batches", seconds=seconds)
     assert world.choose({"x": whole, "x, split batches": split}).plan == plan
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 8])
+def test_plans_are_timed_whatever_the_largest_batch_is(kinds: Any, limit: int):
+    """Three rows are only compared, unless there are never more."""
+    world = World(kinds)
+    record = world.choose({"other": world.way("other")}, limit=limit)
+    assert set(record.seconds["reference"]) == {1, min(8, limit), limit}
+
+
+@pytest.mark.parametrize(("best", "other"), [(7.4, "x, split batches"), (8.7, "x, thrifty")])
+def test_a_plan_that_gains_is_not_given_up_for_one_that_does_not(kinds: Any, best, other):
+    """Near the fastest, but not clearly faster than the reference."""
+    world = World(kinds)
+    ways = {"x": world.way("x", seconds=best), other: world.way(other, seconds=9.2, threads=0.5)}
+    assert world.choose(ways).plan == "x"
+
+
+def test_a_split_plan_whose_parts_do_not_fit_together_is_not_used(kinds: Any):
+    """Its answers are right, from the whole batch run once more; the reason is said."""
+    from tfrunner_workers.splitting import Split
+    from tfrunner_workers.ways import Plan
+
+    world = World(kinds)
+
+    def wide(arrays: Any) -> Any:
+        output = world.real(arrays)
+        return output._replace(arrays=[output.arrays[0][:, : 1 + len(arrays[0]) % 2]])
+
+    split = Split(world.method, world.real, wide, 2)
+    ways = {"x": world.way("x"), "x, split batches": lambda: Plan(split, split.close)}
+    record = world.choose(ways)
+    assert record.plan == "x"
+    assert "x, split batches: outputs of its parts do not fit together" in record.reason
 
 
 def test_a_split_plan_that_alone_agrees_is_used(kinds: Any):

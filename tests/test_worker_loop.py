@@ -368,3 +368,20 @@ def test_a_new_dispatcher_s_welcome_drops_what_runs(threads):
     Loop(line, table).run()
     assert threads.gate.is_set()
     assert [m.batch for m in line.sent] == [2]
+
+
+def test_a_batch_that_cannot_be_begun_fails_in_its_turn(threads, monkeypatch):
+    """A machine without threads, say."""
+    table, start = threads.table(), threads.split.start
+
+    def refuse(arrays, **options):
+        if arrays[0][0, 0] == 2:
+            raise RuntimeError("can't start new thread")
+        return start(arrays, **options)
+
+    monkeypatch.setattr(threads.split, "start", refuse)
+    line = Patient(3, [batch(1, -1, 5), batch(2, 2), batch(3, 3)], then=threads.gate.set)
+    Loop(line, table).run()
+    assert [m.batch for m in line.sent] == [1, 2, 3]
+    assert line.sent[1].message == "RuntimeError: can't start new thread"
+    assert values(line.sent[2]) == [3]

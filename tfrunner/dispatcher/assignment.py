@@ -101,7 +101,8 @@ class Assignment:
             sizes,
             model.forecast.load(now),
             model.forecast.together,
-            0.0 if batch is None else _unsure(batch),
+            0.0 if batch is None else _unsure(batch, now),
+            worker.parts.get(queue.method, 1),
         )
 
     def _choose(self, queue: Queue, view: View) -> Choice:
@@ -185,9 +186,12 @@ class Assignment:
                 model.leave_queue(owner)
 
 
-def _unsure(batch: Batch) -> float:
-    """Return the seconds by which a running batch may well take longer than expected."""
-    if not batch.expected or batch.costs is None:
+def _unsure(batch: Batch, now: float) -> float:
+    """Return the seconds by which a running batch may well take longer than expected.
+
+    That is of no interest where one of its parts has left a thread free.
+    """
+    if not batch.expected or batch.costs is None or (batch.parts > 1 and batch.frees <= now):
         return 0.0
     return max(0.0, batch.costs.upper(batch.rows + batch.padded) * batch.pace - batch.expected)
 

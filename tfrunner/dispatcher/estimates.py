@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 
+from tfrunner.dispatcher.batches import stretch
 from tfrunner.dispatcher.policy import View
 
 DOUBT = 0.2
@@ -25,6 +26,16 @@ def run_seconds(view: View, rows: int) -> float:
 def upper(view: View, rows: int) -> float:
     """Return the upper estimate for so many rows, padded."""
     return view.costs.upper(padded(view, rows))
+
+
+def lasts(view: View, rows: int) -> float:
+    """Return the mean seconds until so many rows are back: those of the largest part."""
+    return run_seconds(view, rows) * stretch(rows, view.parts)
+
+
+def lasts_at_most(view: View, rows: int) -> float:
+    """Return the upper estimate of that."""
+    return upper(view, rows) * stretch(rows, view.parts)
 
 
 def doubt(view: View, rows: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from tfrunner.dispatcher.batches import Accepted
+from tfrunner.dispatcher.batches import Accepted, stretch
 from tfrunner.dispatcher.costs import OUTLIER, CostTable
 from tfrunner.dispatcher.flows import STEP, Rate, Shares
 from tfrunner.dispatcher.workers import Team
@@ -35,15 +35,17 @@ class Lately:
         full_seconds: What a batch of `full` rows takes on the fastest device.
         row_seconds: What a row takes in the best size, on the mean of all workers.
         slowness: Time on the mean of all workers over that on the fastest device.
+        parts: Into how many parts workers split a batch at most.
     """
 
     __slots__ = (
         *("_notes", "_ran", "_within", "costs", "full", "full_seconds", "row_seconds"),
-        *("seconds", "slowness"),
+        *("parts", "seconds", "slowness"),
     )
 
     def __init__(self, costs: CostTable, full: int) -> None:
         self.full = full
+        self.parts = 1
         self._within = (0.0, 0)
         self._notes = -1
         self._ran: dict[CostTable, float] = {}  # seconds of the latest batches by table
@@ -118,6 +120,11 @@ class Forecast:
         if seconds is not None:
             lately.note(costs, seconds)
 
+    def note_parts(self, method: str, parts: int) -> None:
+        """Take in how a worker splits the batches of a method."""
+        if (lately := self._lately.get(method)) is not None:
+            lately.parts = max(1, parts)
+
     def expect(self, accepted: Accepted) -> None:
         """Count what a request will cost; also of those that are refused then."""
         if accepted.arrived == self._moment:
@@ -175,7 +182,8 @@ class Forecast:
         size = lately.largest_within(time / pace / (1 + 1 / len(team)))
         before, beside = divmod(queue.rows, size)
         others = max(0.0, self._shares.work - queue.work)
-        own = costs.predict(min(size, beside + accepted.weight)) * pace
+        rows = min(size, beside + accepted.weight)
+        own = costs.predict(rows) * stretch(rows, lately.parts) * pace
         work = others + before * costs.predict(size) * pace * lately.slowness
         return self._start(accepted.arrived, lately) + work / len(team) + own + costs.transfer
 

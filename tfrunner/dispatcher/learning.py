@@ -8,6 +8,9 @@ from tfrunner.dispatcher.policy import Policy
 from tfrunner.dispatcher.workers import Worker
 from tfrunner.protocol import BatchDone
 
+SHORTEST = 1e-9
+"""Seconds that any batch costs: nobody has to divide by nothing."""
+
 
 class Learning:
     """Takes in batches that are done."""
@@ -20,7 +23,7 @@ class Learning:
     ) -> None:
         """Learn from a batch whose answer came at `now`."""
         method = batch.pieces[0].owner.request.method
-        seconds = done.seconds if done.cost is None else done.cost
+        seconds = max(SHORTEST, done.seconds if done.cost is None else done.cost)
         model.ledger.count_run(method, batch.rows, done.seconds)
         model.ledger.padded_rows += batch.padded
         costs = batch.costs

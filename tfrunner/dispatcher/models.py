@@ -91,6 +91,7 @@ class Model:
             worker.seen.update((method.name, rows) for rows, _ in method.costs)
             table = self.book.table(method.name, worker.device_class)
             self.forecast.note(method.name, table, self.full(method.name))
+            self.forecast.note_parts(method.name, method.parts)
         self.most_workers = max(self.most_workers, len(self.team))
 
     def remove_worker(self, worker: Worker) -> None:

@@ -46,6 +46,7 @@ class View(NamedTuple):
         load: The work that comes in, as a share of what the workers can do.
         together: Rows that come at one moment, in the mean: salvos of clients, large requests.
         unsure: Seconds by which the worker's running batch may well end later than `ends`.
+        parts: Into how many parts the worker splits a batch at most.
     """
 
     now: float
@@ -59,6 +60,7 @@ class View(NamedTuple):
     load: float = 0.0
     together: float = 1.0
     unsure: float = 0.0
+    parts: int = 1
 
 
 class Policy(Protocol):

@@ -19,7 +19,16 @@ from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
-from tfrunner.dispatcher.estimates import doubt, largest, price, row_seconds, run_seconds, upper
+from tfrunner.dispatcher.estimates import (
+    doubt,
+    largest,
+    lasts,
+    lasts_at_most,
+    price,
+    row_seconds,
+    run_seconds,
+    upper,
+)
 from tfrunner.dispatcher.policy import Choice, View
 from tfrunner.dispatcher.queues import Queue
 
@@ -172,9 +181,9 @@ class Predictive:
         """Return a batch that ends before its earliest deadline, if the workers keep up so."""
         start = view.now + view.costs.transfer if view.idle else max(view.now, view.ends)
         time = queue.earliest - start
-        if LOOSE * run_seconds(view, rows) <= time or start == inf:
+        if LOOSE * lasts(view, rows) <= time or start == inf:
             return Choice(rows, reason=reason)
-        estimate = upper if view.load < BUSY else run_seconds  # no care that nobody has time for
+        estimate = lasts_at_most if view.load < BUSY else lasts  # no care nobody has time for
         if estimate(view, rows) <= time:
             return Choice(rows, reason=reason)
         fits = largest(view, rows, time, estimate)
@@ -185,7 +194,7 @@ class Predictive:
                 return Choice(fits, reason="deadline")
         if queue.rows <= rows:
             return Choice(rows, reason=reason)
-        return Choice(rows, reason="overload", drop_before=start + run_seconds(view, rows))
+        return Choice(rows, reason="overload", drop_before=start + lasts(view, rows))
 
     # --- staging --------------------------------------------------------------------------------
 

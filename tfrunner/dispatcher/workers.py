@@ -213,4 +213,4 @@ class Team:
 def _end(worker: Worker, now: float) -> tuple[float, float]:
     """Return when a worker will be done; where nobody knows, who has run longest goes first."""
     batch = worker.batches[0]
-    return (batch.ends if batch.latest >= now else inf, batch.started)
+    return (batch.frees if batch.latest >= now else inf, batch.started)

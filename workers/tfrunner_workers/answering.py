@@ -169,7 +169,7 @@ def finish(ready: Ready, run: Callable[[], Ran]) -> BatchDone | BatchFailed:
     except BaseException as exc:
         # Also what is no Exception: a method that calls sys.exit, or raises CancelledError, has
         # failed; it does not end the worker, and what others have in it.
-        return _failed(batch, exc)
+        return failed(batch, exc)
     scatter = time.perf_counter() - ended
     timed = with_timing(blocks, (ready.gather, seconds, scatter))
     return BatchDone(batch.batch, batch.attempt, seconds, timed, cost)
@@ -191,7 +191,7 @@ def with_timing(blocks: tuple[BlockFor, ...], timing: tuple[float, ...]) -> tupl
     )
 
 
-def _failed(batch: RunBatch, exc: BaseException) -> BatchFailed:
+def failed(batch: RunBatch, exc: BaseException) -> BatchFailed:
     """Return what to send for a batch that the model could not run; log the traceback."""
     if isinstance(exc, MemoryError) or type(exc).__name__ == "ResourceExhaustedError":
         # TensorFlow's error is known by its name: not every worker imports TensorFlow.

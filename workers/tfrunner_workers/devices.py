@@ -17,6 +17,7 @@ from typing import Any
 from tfrunner.config import set_default_environment
 from tfrunner.errors import ConfigError
 from tfrunner.framework import without_chatter
+from tfrunner_workers.splitting import THREADS
 
 logger = logging.getLogger("tfrunner.worker")
 
@@ -37,7 +38,7 @@ def import_tensorflow(device: str, threads: int) -> str:
         ConfigError: TensorFlow is not installed, or does not see the GPU.
     """
     set_default_environment(OMP_NUM_THREADS=str(threads))
-    if device == CPU and threads > 1:  # a session that is asked to use one thread uses one
+    if device == CPU and threads == THREADS:  # a session that is told to use one thread uses one
         set_default_environment(TF_OVERRIDE_GLOBAL_THREADPOOL="1")
     tf = load_tensorflow()
     tf.config.threading.set_intra_op_parallelism_threads(threads)

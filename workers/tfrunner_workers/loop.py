@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from tfrunner.protocol import BatchDone, BatchFailed, Message, RunBatch, Stop, Welcome
-from tfrunner_workers.answering import Entry, Ran, answer, finish, prepare
+from tfrunner_workers.answering import Entry, Ran, answer, failed, finish, prepare
 from tfrunner_workers.ranges import Ranges
 from tfrunner_workers.segments import Segments
 from tfrunner_workers.splitting import Running, Split
@@ -156,7 +156,12 @@ class Loop:
             self._begun.append(Begun(lambda: ready))
             return
         alone = not self._begun and not self._held
-        running = split.start(ready.arrays, alone=alone, then=self._bell.ring)
+        try:
+            running = split.start(ready.arrays, alone=alone, then=self._bell.ring)
+        except Exception as exc:
+            failure = failed(batch, exc)
+            self._begun.append(Begun(lambda: failure))
+            return
 
         def ran() -> Ran:
             output = running.result()

@@ -23,6 +23,7 @@ from tfrunner_workers.hosted import Method, describe
 from tfrunner_workers.probe import is_close
 from tfrunner_workers.recall import SMALL_SECONDS
 from tfrunner_workers.savedmodel import LoadedModel
+from tfrunner_workers.splitting import Split
 from tfrunner_workers.timing import CLOCKS, Clocks, Times, in_turn
 from tfrunner_workers.ways import SPLIT, Build, Plan, Settings, Ways, find_ways
 
@@ -197,7 +198,10 @@ def _try(ways: Mapping[str, Build], reference: Method, cases: Cases) -> Trial:
         except Exception as exc:
             failures[name] = _reason(exc)
             continue
-        if reason := _disagreement(plan.run, reference, cases):
+        reason = _disagreement(plan.run, reference, cases)
+        if not reason and isinstance(plan.run, Split) and not plan.run.fits:
+            reason = "outputs of its parts do not fit together"
+        if reason:
             failures[name] = reason
             plan.close()
         else:
@@ -255,7 +259,7 @@ def _fastest(method: str, reference: Method, trial: Trial, cases: Cases, clocks:
     runs = {REFERENCE: reference, **{name: plan.run for name, plan in trial.plans.items()}}
     times: dict[str, dict[int, Times]] = {name: {} for name in runs}
     for size, arrays in cases.items():
-        if size == BETWEEN and len(cases) > 1:
+        if size == BETWEEN and size < max(cases):
             continue  # it was only compared
         for name, each in in_turn(runs, arrays, clocks).items():
             times[name][size] = each
@@ -272,6 +276,7 @@ def _fastest(method: str, reference: Method, trial: Trial, cases: Cases, clocks:
 
 def _best(gains: Mapping[str, float], cpu: Mapping[str, float]) -> str:
     """Return the plan to use; `cpu` is what a full batch costs in CPU time, by plan."""
+    gains = {name: gain for name, gain in gains.items() if gain >= GAIN} or gains
     split = [name for name in gains if name.endswith(SPLIT)]
     others = [name for name in gains if name not in split] or split
     fastest = max(gains[name] for name in others)

@@ -33,7 +33,7 @@ def count_rows(method: MethodSpec, arrays: list[Array]) -> int:
     """Return how many rows the inputs of a method have; 0 if none of them counts rows."""
     for leaf, array in zip(method.inputs, arrays, strict=True):
         axis = row_axis(method, leaf)
-        if axis is not None:
+        if axis is not None and array.ndim:  # of any rank: a scalar is the same for all rows
             return int(array.shape[axis])
     return 0
 

@@ -16,12 +16,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from tfrunner.specs import MethodSpec, leaves
+from tfrunner.specs import MethodSpec, NothingSpec, leaves
 from tfrunner.tensors import Array, check_rows, rows_of
 from tfrunner_workers import samples
 from tfrunner_workers.hosted import Method, Output
 
+THREADS = 2
+"""Batches are split in workers of so many threads: only there it was measured. With more, a batch
+of fewer rows leaves threads idle, and a batch's cost tells the dispatcher too little of that."""
+
 Then = Callable[[], None]
+
+NOTHING = Output([], NothingSpec())
+"""What a part has given that has not run yet."""
 
 
 class Running:
@@ -43,7 +50,9 @@ class Running:
         self.started = time.perf_counter()
         self.ended = 0.0
         self.busy = 0.0
-        self.futures: list[Future[Output]] = []
+        self.futures: list[Future[None]] = []
+        self._outputs: list[Output] = [NOTHING] * parts
+        self._error: BaseException | None = None
         self._left = parts
         self._lock = threading.Lock()
         self._join = join
@@ -57,25 +66,32 @@ class Running:
     def result(self) -> Output:
         """Wait; return the output of all rows, or raise what a part has raised."""
         self.wait()
-        return self._join([each.result() for each in self.futures])
+        error, self._error = self._error, None
+        if error is None:
+            return self._join(self._outputs)
+        try:
+            raise error
+        finally:
+            del error  # its traceback knows this frame: both, and the inputs, would stay
 
     def wait(self) -> None:
         """Wait until nobody reads the inputs any more."""
         wait(self.futures)
 
-    def run(self, part: Method, arrays: list[Array], threads: int) -> Output:
+    def run(self, number: int, part: Method, arrays: list[Array], threads: int) -> None:
         """Run a part, which keeps so many threads busy."""
         started = time.perf_counter()
         try:
-            return part(arrays)
-        finally:
-            ended = time.perf_counter()
-            with self._lock:
-                self.busy += (ended - started) * threads
-                self._left -= 1
-                if not self._left:
-                    self.ended = ended
-                    self._then()
+            self._outputs[number] = part(arrays)
+        except BaseException as exc:
+            self._error = exc
+        ended = time.perf_counter()
+        with self._lock:
+            self.busy += (ended - started) * threads
+            self._left -= 1
+            if not self._left:
+                self.ended = ended
+                self._then()
 
 
 class Split:
@@ -101,6 +117,11 @@ class Split:
         """Most parts of a batch."""
         return self._threads
 
+    @property
+    def fits(self) -> bool:
+        """Whether the outputs of all parts could be joined so far."""
+        return self._fits
+
     def __call__(self, arrays: list[Array]) -> Output:
         """Return the outputs of these rows.
 
@@ -125,31 +146,35 @@ class Split:
         parts = min(self._threads, rows) if self._fits else 1
         if parts < 2:
             running = Running(1, lambda outputs: outputs[0], then)
-            if alone or not rows or not self._fits:
-                self._submit(running, self._whole, arrays, threads=self._threads)
-            else:
-                self._submit(running, self._part, arrays)
-            return running
+            is_whole = alone or not rows or not self._fits
+            run, threads = (self._whole, self._threads) if is_whole else (self._part, 1)
+            return self._submit(running, run, [arrays], threads)
         bounds = list(pairwise(rows * part // parts for part in range(parts + 1)))
         running = Running(parts, lambda outputs: self._join(outputs, bounds, arrays), then)
-        for each in bounds:
-            self._submit(running, self._part, self._cut(arrays, *each))
-        return running
+        return self._submit(running, self._part, [self._cut(arrays, *each) for each in bounds], 1)
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
 
     def _submit(
-        self, running: Running, run: Method, arrays: list[Array], *, threads: int = 1
-    ) -> None:
-        running.futures.append(self._pool.submit(running.run, run, arrays, threads))
+        self, running: Running, run: Method, parts: list[list[Array]], threads: int
+    ) -> Running:
+        """Hand parts to the threads, each of which keeps so many busy."""
+        try:
+            for number, each in enumerate(parts):
+                future = self._pool.submit(running.run, number, run, each, threads)
+                running.futures.append(future)
+        except BaseException:
+            running.wait()
+            raise
+        return running
 
     def _cut(self, arrays: list[Array], start: int, stop: int) -> list[Array]:
         """Return some rows of the inputs, without a copy; all of what counts no rows."""
         axes = [samples.row_axis(self._method, leaf) for leaf in self._method.inputs]
         return [
-            array if axis is None else rows_of(array, axis, start, stop)
+            array if axis is None or not array.ndim else rows_of(array, axis, start, stop)
             for array, axis in zip(arrays, axes, strict=True)
         ]
 

@@ -8,7 +8,7 @@
 4. XLA: compiled for a few sizes, rows filled up to the next one; only where the user allows it.
 
 The first three come with TensorFlow's usual executor and with the single-threaded one, and 1 and
-2 with batches split between threads too. A way is only tried where none of those before it
+2 with batches split between two threads too. A way is only tried where none of those before it
 agrees with the reference (4 beside 1).
 """
 
@@ -47,7 +47,7 @@ from tfrunner_workers.freezing import (
 from tfrunner_workers.hosted import Method, Output
 from tfrunner_workers.savedmodel import LoadedModel
 from tfrunner_workers.sessions import MULTI_THREADED, SINGLE_THREADED, as_array
-from tfrunner_workers.splitting import Split
+from tfrunner_workers.splitting import THREADS, Split
 from tfrunner_workers.xla import compile_method
 
 SINGLE = ", single-threaded executor"
@@ -56,12 +56,12 @@ SPLIT = ", split batches"
 FROZEN, SESSION, V1_LOADER, XLA = "frozen", "session", "v1 loader", "xla"
 
 FREEZE_BYTES = 64 * 2**20
-"""Variables above it are not frozen. Freezing for both executors takes, on two cores: 16 MB
+"""Variables above it are not frozen. Freezing for two sessions takes, on two cores: 16 MB
 2 s and 0.3 GB at the peak; 64 MB 9 s, 1.2 GB; 128 MB 26 s, 2.4 GB; 256 MB 52 s, 4.7 GB."""
 
 COPY_BYTES = 512 * 2**20
-"""Variables above it are not copied into a session: 64 MB take 0.25 s and 256 MB 0.7 s for both
-executors. Each has its copy until one is chosen; what the other held is used again."""
+"""Variables above it are not copied into a session: 64 MB take 0.25 s and 256 MB 0.7 s for two
+sessions. Each has its copy until one is chosen; what the other held is used again."""
 
 
 class Plan(NamedTuple):
@@ -86,7 +86,7 @@ class Settings(NamedTuple):
         limit: Most rows in one batch.
         threads: Threads that the worker may use.
         xla: Whether methods may be compiled by XLA.
-        splits: Whether batches may be split between the threads, where there are several.
+        splits: Whether batches may be split between two threads.
         freeze_bytes: Most bytes of variables that become constants.
         copy_bytes: Most bytes of variables that are copied.
     """
@@ -161,7 +161,7 @@ def _in_sessions(
         name + suffix: functools.partial(_in_session, once, output, executor, settings.threads)
         for suffix, executor in EXECUTORS.items()
     }
-    if settings.splits and settings.threads > 1 and method.batchable:
+    if settings.splits and settings.threads == THREADS and method.batchable:
         part = functools.partial(_in_session, once, output, SINGLE_THREADED, 1)
         single = ways[name + SINGLE] if whole is None else lambda: Plan(whole, lambda: None)
         ways[name + SPLIT] = functools.partial(_split, method, single, part, settings.threads)
