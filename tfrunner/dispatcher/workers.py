@@ -211,6 +211,6 @@ class Team:
 
 
 def _end(worker: Worker, now: float) -> tuple[float, float]:
-    """Return when a worker will be done; where nobody knows, who has run longest goes first."""
+    """Return when a worker could begin more; where nobody knows, who has run longest goes first."""
     batch = worker.batches[0]
     return (batch.frees if batch.latest >= now else inf, batch.started)
