@@ -161,7 +161,7 @@ def _model_histograms(models: State) -> Iterator[Metric]:
     yield rows
     for key, text in (
         ("queue_seconds", "Seconds that a request waited for a worker."),
-        ("run_seconds", "Seconds that a batch took in the model."),
+        ("run_seconds", "Seconds that a batch took in the model. Two may overlap in one worker."),
         ("prediction_ratio", "What a batch took, over what was predicted."),
     ):
         family = HistogramMetricFamily(f"tfrunner_{key}", text, labels=["model"])
