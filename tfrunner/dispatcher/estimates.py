@@ -55,9 +55,9 @@ def price(view: View, rows: int) -> float:
 
 
 def largest(
-    view: View, most: int, budget: float, estimate: Callable[[View, int], float] = upper
+    view: View, most: int, budget: float, estimate: Callable[[View, int], float] = lasts_at_most
 ) -> int:
-    """Return the most rows that run within a budget of seconds, 0 if not even one does."""
+    """Return the most rows that are back within a budget of seconds, 0 if not even one does."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -35,17 +35,15 @@ class Lately:
         full_seconds: What a batch of `full` rows takes on the fastest device.
         row_seconds: What a row takes in the best size, on the mean of all workers.
         slowness: Time on the mean of all workers over that on the fastest device.
-        parts: Into how many parts workers split a batch at most.
     """
 
     __slots__ = (
         *("_notes", "_ran", "_within", "costs", "full", "full_seconds", "row_seconds"),
-        *("parts", "seconds", "slowness"),
+        *("seconds", "slowness"),
     )
 
     def __init__(self, costs: CostTable, full: int) -> None:
         self.full = full
-        self.parts = 1
         self._within = (0.0, 0)
         self._notes = -1
         self._ran: dict[CostTable, float] = {}  # seconds of the latest batches by table
@@ -103,6 +101,7 @@ class Forecast:
         self._team = team
         self._shares = shares
         self._lately: dict[str, Lately] = {}
+        self._parts: dict[str, int] = {}  # into how many workers split a batch at most
         self._demand = Rate()  # seconds of device time that are asked for, per second
         self._moment = 0.0  # when the latest request came, and rows that came with it
         self._salvo = 0
@@ -122,8 +121,7 @@ class Forecast:
 
     def note_parts(self, method: str, parts: int) -> None:
         """Take in how a worker splits the batches of a method."""
-        if (lately := self._lately.get(method)) is not None:
-            lately.parts = max(1, parts)
+        self._parts[method] = parts
 
     def expect(self, accepted: Accepted) -> None:
         """Count what a request will cost; also of those that are refused then."""
@@ -183,7 +181,7 @@ class Forecast:
         before, beside = divmod(queue.rows, size)
         others = max(0.0, self._shares.work - queue.work)
         rows = min(size, beside + accepted.weight)
-        own = costs.predict(rows) * stretch(rows, lately.parts) * pace
+        own = costs.predict(rows) * stretch(rows, self._parts.get(queue.method, 1)) * pace
         work = others + before * costs.predict(size) * pace * lately.slowness
         return self._start(accepted.arrived, lately) + work / len(team) + own + costs.transfer
 

@@ -26,8 +26,6 @@ from tfrunner.dispatcher.estimates import (
     lasts_at_most,
     price,
     row_seconds,
-    run_seconds,
-    upper,
 )
 from tfrunner.dispatcher.policy import Choice, View
 from tfrunner.dispatcher.queues import Queue
@@ -160,13 +158,13 @@ class Predictive:
 
     def _split(self, queue: Queue, view: View, rows: int, reason: str) -> tuple[int, str]:
         """Return a share for each of several idle workers, if all are done earlier so."""
-        longest = run_seconds(view, rows)
+        longest = lasts(view, rows)
         full_row = row_seconds(view, view.full)
         workers = 2
         while workers <= min(view.idle_workers, queue.rows):
             share = -(-queue.rows // workers)
             if share < rows:
-                sooner = run_seconds(view, share)
+                sooner = lasts(view, share)
                 load = view.load * (row_seconds(view, share) / full_row)
                 gain = GAIN + doubt(view, share)
                 is_worth_it = sooner * gain + workers * DISPATCH < longest
@@ -223,8 +221,8 @@ class Predictive:
         Symphony, arXiv 2308.07470): deferral is worth what the first b does more than the second.
         """
         objective = queue.earliest - queue.oldest
-        single = run_seconds(view, 1)
-        if objective >= LOOSE * TIGHT * single or objective >= TIGHT * upper(view, 1):
+        single = lasts(view, 1)
+        if objective >= LOOSE * TIGHT * single or objective >= TIGHT * lasts_at_most(view, 1):
             return 0
         sizes = self._sizes(view, objective)
         if not sizes.staggered or view.load * sizes.eager_cost <= BUSY:
@@ -254,7 +252,7 @@ class Predictive:
         low, high = 0, sizes.staggered
         while low < high:
             rows = (low + high + 1) // 2
-            window = objective - upper(view, rows) - view.costs.transfer
+            window = objective - lasts_at_most(view, rows) - view.costs.transfer
             if queue.arrival_rate * window >= rows:
                 low = rows
             else:
@@ -271,10 +269,10 @@ class Predictive:
         # Alarms are whole milliseconds, but every arrival asks again.
         early = min(MARGIN, ARRIVALS / max(1.0, queue.arrival_rate))
         more = min(view.full, waiting + max(1, round(view.together)))
-        moment = queue.earliest - upper(view, more) - view.costs.transfer - early
+        moment = queue.earliest - lasts_at_most(view, more) - view.costs.transfer - early
         if view.now < moment - 1e-6:
             return Choice(0, again=moment, reason="deferred")
-        late = view.now + view.costs.transfer + run_seconds(view, waiting)
+        late = view.now + view.costs.transfer + lasts(view, waiting)
         return Choice(waiting, reason="deferred", drop_before=late)
 
     def observe(
