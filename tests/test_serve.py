@@ -41,19 +41,19 @@ class Server:
         """Return the processes that it started."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def child(self, word: str) -> psutil.Process | None:
-        """Return the child whose command line has the word, None if there is none now."""
+    def child(self, module: str) -> psutil.Process | None:
+        """Return the child that runs a module (its exact name), None if there is none now."""
         for child in self.children():
             with contextlib.suppress(psutil.Error):
-                if word in " ".join(child.cmdline()[:3]):
+                if child.cmdline()[1:3] == ["-m", module]:
                     return child
         return None
 
-    def kill_child(self, word: str) -> None:
+    def kill_child(self, module: str) -> None:
         """Kill a child with -9, and wait until another one took its place."""
-        first = wait_for(lambda: self.child(word))
+        first = wait_for(lambda: self.child(module))
         first.kill()
-        wait_for(lambda: (now := self.child(word)) and now.pid != first.pid)
+        wait_for(lambda: (now := self.child(module)) and now.pid != first.pid)
 
     def end(self, *signals: int) -> int:
         """Send signals, a moment apart so that they do not merge; return the exit code."""
