@@ -175,7 +175,7 @@ def test_the_documentation_explains_every_reason_to_send_a_batch() -> None:
     """The words that stand in the policy and in the assignment are these, and one to wait."""
     words = {
         node.value
-        for module in ("predictive", "assignment")
+        for module in ("predictive", "sizing", "assignment")
         for node in nodes(module)
         if isinstance(node, ast.Constant) and re.fullmatch("[a-z_]+", str(node.value))
     }

@@ -12,8 +12,9 @@ from tfrunner.dispatcher.costs import CostTable
 from tfrunner.dispatcher.drift import LIKELY_RUNS
 from tfrunner.dispatcher.flows import Shares
 from tfrunner.dispatcher.policy import Hold, View
-from tfrunner.dispatcher.predictive import EXPLORE, Predictive
+from tfrunner.dispatcher.predictive import Predictive
 from tfrunner.dispatcher.queues import Queue
+from tfrunner.dispatcher.sizing import EXPLORE
 
 NOW = 100.0
 
