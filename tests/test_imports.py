@@ -44,7 +44,7 @@ STORE = (
 )
 VISITOR = (
     *("client", "client_address", "client_async", "client_budget", "client_connection"),
-    "client_endpoints",
+    *("client_endpoints", "client_exchanges"),
     *("client_direct", "client_http", "client_models", "client_pools", "attempts"),
     *("runner", "runner_methods", "connections", "deadlines", "testing"),
 )

@@ -7,71 +7,24 @@ and its backend can be bounded (`client_budget`).
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets
-import ssl
 import sys
 import time
 from typing import Any, TypeVar
 
 import httpcore
 
-from tfrunner import config
 from tfrunner.attempts import Attempts
 from tfrunner.client_budget import BoundedPool, Budget
-from tfrunner.client_http import HttpCalls, HttpReply, HttpRequest, Steps, was_refused
-from tfrunner.client_models import MAX_TIMEOUT, ModelCall, ModelState
+from tfrunner.client_exchanges import OF_HTTPCORE, TRANSLATED, Exchanges, make_tls
+from tfrunner.client_http import HttpCalls, HttpReply, HttpRequest, Steps
+from tfrunner.client_models import ModelCall, ModelState
 from tfrunner.client_pools import POOL_CONNECTIONS, Pools
-from tfrunner.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    ProtocolError,
-    StateError,
-    TFRunnerError,
-    Unavailable,
-)
-from tfrunner.forks import OfProcess
+from tfrunner.errors import StateError, TFRunnerError
 
 T = TypeVar("T")
 
 KEEPALIVE_SECONDS = 3.0
 """Shorter than a server keeps an idle connection, so that none is used while it closes."""
-
-_LATE = "no answer from {address} within {timeout:.3g} s"
-_TRANSLATIONS: tuple[tuple[type[Exception], type[TFRunnerError], str], ...] = (
-    (asyncio.TimeoutError, DeadlineExceeded, _LATE),
-    (httpcore.TimeoutException, DeadlineExceeded, _LATE),
-    (
-        httpcore.ConnectError,
-        Unavailable,
-        "nothing answers at {address} ({reason}). Start a server with `tfrunner serve <model>`, "
-        "or give the address of one that runs.",
-    ),
-    (
-        httpcore.NetworkError,
-        Unavailable,
-        "the connection to {address} was lost before the answer came ({reason}).",
-    ),
-    (
-        httpcore.RemoteProtocolError,
-        Unavailable,
-        "{address} did not answer in HTTP, or closed the connection ({reason}).",
-    ),
-    (httpcore.LocalProtocolError, ProtocolError, "the request cannot be sent: {reason}"),
-    (httpcore.UnsupportedProtocol, ConfigError, "{address} cannot be called: {reason}"),
-)
-_TRANSLATED = tuple(kind for kind, _, _ in _TRANSLATIONS)
-_OF_HTTPCORE = tuple(kind for kind in _TRANSLATED if kind is not asyncio.TimeoutError)
-"""What an exchange in a thread raises; a TimeoutError there is that of a signal's handler."""
-
-
-def _translate(exc: BaseException, address: str, timeout: float) -> TFRunnerError:
-    """Return the error of ours that an error of the connection stands for."""
-    for kind, ours, message in _TRANSLATIONS:
-        if isinstance(exc, kind):
-            reason = str(exc) or type(exc).__name__
-            return ours(message.format(address=address, timeout=timeout, reason=reason))
-    raise exc
 
 
 def http_channel(channel: object, kind: type[T]) -> T:
@@ -88,81 +41,13 @@ def http_channel(channel: object, kind: type[T]) -> T:
     return channel
 
 
-class _Ids:
-    """The ids of one process's calls."""
-
-    def __init__(self) -> None:
-        self._prefix = secrets.token_hex(6)
-        self._numbers = itertools.count(1)
-
-    def new(self) -> str:
-        """Return one that no other call has."""
-        return f"{self._prefix}-{next(self._numbers):x}"
-
-
-class _Exchanges:
-    """What happens around every exchange: ids, headers, and what its end says of the request."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._ids: OfProcess[_Ids] = OfProcess(_Ids)
-        key = config.api_key()
-        self._own = [(b"Authorization", b"Bearer " + key.encode())] if key else []
-
-    def new_id(self) -> str:
-        """Return the id of a call, by which the server's log knows it too."""
-        return self._ids.get().new()
-
-    def headers(self, request: HttpRequest, left: float, id: str) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a request; `left` is what the server may take, in seconds."""
-        headers = [(b"User-Agent", b"tfrunner"), (b"Connection", b"keep-alive"), *self._own]
-        seconds = f"{min(max(left, 0.001), MAX_TIMEOUT):.3f}"
-        headers += [(b"X-Request-Timeout", seconds.encode()), (b"X-Request-Id", id.encode())]
-        if request.body:
-            headers.append((b"Content-Type", request.content_type.encode()))
-        return headers
-
-    def failed(
-        self, exc: BaseException, attempts: Attempts, *, is_closed: bool = False
-    ) -> TFRunnerError:
-        """Return what an exchange that ended without a reply is raised as.
-
-        Once there is a connection, the server may have read the whole request.
-        """
-        if is_closed:
-            attempts.may_have_run = True
-            return Unavailable("the client was closed before the answer came.")
-        attempts.is_alone = isinstance(exc, httpcore.ConnectError)
-        attempts.may_have_run = not attempts.is_alone
-        return _translate(exc, self._address, attempts.timeout)
-
-    def replied(self, response: httpcore.Response, attempts: Attempts) -> HttpReply:
-        """Return the reply; note whether it says that the request was not begun."""
-        headers = {name.lower(): value for name, value in response.headers}
-        reply = HttpReply(response.status, headers, response.content)
-        attempts.may_have_run = reply.status in (502, 503) and not was_refused(reply)
-        return reply
-
-
-def make_tls(address: str) -> ssl.SSLContext | None:
-    """Return whom a client trusts at an https address: the usual authorities, and the system's.
-
-    $SSL_CERT_FILE names others, as everywhere where OpenSSL is used.
-    """
-    if not address.startswith("https:"):
-        return None
-    context = httpcore.default_ssl_context()
-    context.load_default_certs()
-    return context
-
-
 class HttpChannel:
     """Connections to one server, shared by any number of threads."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._calls = HttpCalls()
-        self._exchanges = _Exchanges(address)
+        self._exchanges = Exchanges(address)
         tls = make_tls(address)
         self._pools = Pools(
             lambda: BoundedPool(
@@ -171,7 +56,7 @@ class HttpChannel:
                 keepalive_expiry=KEEPALIVE_SECONDS,
             ),
             close=BoundedPool.close,
-            harmless=_OF_HTTPCORE,
+            harmless=OF_HTTPCORE,
         )
 
     def run(self, steps: Steps[T], attempts: Attempts, timeout: float) -> T:
@@ -212,7 +97,7 @@ class HttpChannel:
                     content=request.body or None,
                     extensions=Budget(left).extensions(),
                 )
-        except _OF_HTTPCORE as exc:
+        except OF_HTTPCORE as exc:
             is_closed = self._pools.is_closed
             raise self._exchanges.failed(exc, attempts, is_closed=is_closed) from exc
         return self._exchanges.replied(response, attempts)
@@ -252,7 +137,7 @@ class AsyncHttpChannel:
     def __init__(self, address: str) -> None:
         self.address = address
         self._calls = HttpCalls()
-        self._exchanges = _Exchanges(address)
+        self._exchanges = Exchanges(address)
         self._closing: list[httpcore.AsyncConnectionPool] = []
         self._under_way: set[asyncio.Task[Any]] = set()
         tls = make_tls(address)
@@ -307,7 +192,7 @@ class AsyncHttpChannel:
                     content=request.body or None,
                 )
                 response = await asyncio.wait_for(exchange, left)
-        except _TRANSLATED as exc:
+        except TRANSLATED as exc:
             is_closed = self._pools.is_closed
             raise self._exchanges.failed(exc, attempts, is_closed=is_closed) from exc
         except asyncio.CancelledError as exc:
