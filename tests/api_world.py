@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrunner.answer import Answer
 from tfrunner.api.app import Application
 from tfrunner.api.guard import make_guard
 from tfrunner.api.server import Server
@@ -20,7 +21,6 @@ from tfrunner.casting import Call
 from tfrunner.config import Bounds
 from tfrunner.entrance import Entrance
 from tfrunner.errors import DeadlineExceeded, ModelError, NotFound, Overloaded, TFRunnerError
-from tfrunner.pending import Answer
 from tfrunner.served import find_model
 from tfrunner.service import Service
 from tfrunner.specs import Argument, DictSpec, MethodSpec, ModelSpec, Node, TensorSpec, TupleSpec

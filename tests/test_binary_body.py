@@ -30,12 +30,12 @@ from tests.api_world import (
     tensor,
 )
 from tfrunner import packing
+from tfrunner.answer import Answer
 from tfrunner.api.forms import FORMS, JSON, MSGPACK, NPY, NPZ, RAW, form_of, preferred
 from tfrunner.api.npy_body import parse_npy
 from tfrunner.api.npz_body import output_names, parse_npz
 from tfrunner.api.raw_body import parse_raw
 from tfrunner.errors import InvalidInput, NotAcceptable, TFRunnerError, TooLarge, UnsupportedForm
-from tfrunner.pending import Answer
 from tfrunner.specs import ANY, Argument, DictSpec, ListSpec, MethodSpec, TensorSpec
 from tfrunner.tensors import Array
 

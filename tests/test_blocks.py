@@ -9,9 +9,10 @@ import pytest
 
 from tests.gateway_world import block, rows
 from tfrunner import protocol as p
+from tfrunner.answer import Answer, Outcome
 from tfrunner.errors import ModelError, TFRunnerError
 from tfrunner.objects import OBJECT
-from tfrunner.pending import Answer, Outcome, Pending
+from tfrunner.pending import Pending
 from tfrunner.ragged import rows_array
 from tfrunner.specs import ANY, DictSpec, Node, TensorSpec, TupleSpec
 from tfrunner.tensors import Array, Layout, Leaf, encode_layout, to_body

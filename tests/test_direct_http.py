@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from tests.api_world import LIMIT, FakeGateway, answer, serving, tensor
 from tests.waiting import wait_for
 from tfrunner import packing
+from tfrunner.answer import Answer
 from tfrunner.casting import Call
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec, ModelSpec
 
 BEGIN = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"

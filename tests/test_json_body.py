@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.api_world import ECHO, answer, method, model, tensor
+from tfrunner.answer import Answer
 from tfrunner.api.json_answer import write_answer
 from tfrunner.api.json_body import JsonCall, read_json
 from tfrunner.api.json_fast import fast_reader
 from tfrunner.api.json_text import parse, write
 from tfrunner.casting import Call
 from tfrunner.errors import InvalidInput, NotFound
-from tfrunner.pending import Answer
 from tfrunner.specs import (
     DictSpec,
     ListSpec,

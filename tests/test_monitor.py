@@ -20,6 +20,7 @@ import pytest
 import tfrunner
 from tests.api_world import method, model
 from tfrunner import monitoring
+from tfrunner.answer import Answer
 from tfrunner.api.predict_log import PredictLog
 from tfrunner.casting import cast
 from tfrunner.errors import StateError
@@ -27,7 +28,6 @@ from tfrunner.monitor_values import MOST_NUMBERS
 from tfrunner.monitor_writer import LARGEST_LINE, MOST_WAITING
 from tfrunner.monitoring import MONITORS, REQUEST_ID
 from tfrunner.observation import Observation
-from tfrunner.pending import Answer
 from tfrunner.specs import TensorSpec
 
 FEATURE = {"role": "feature", "data_type": "numerical"}

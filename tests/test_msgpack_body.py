@@ -13,9 +13,9 @@ import pytest
 
 from tests.api_world import ECHO, X, Y, tensor
 from tfrunner import packing
+from tfrunner.answer import Answer
 from tfrunner.api.msgpack_body import MsgpackCall, read_msgpack, write_msgpack
 from tfrunner.errors import InvalidInput, NotFound, TFRunnerError
-from tfrunner.pending import Answer
 from tfrunner.specs import DictSpec, MethodSpec, TupleSpec
 from tfrunner.tensors import Array, decode_layout, unpack
 

@@ -16,11 +16,11 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.api_world import ECHO, LIMIT, FakeGateway, serving
 from tests.waiting import wait_for
+from tfrunner.answer import Answer
 from tfrunner.api.app import Application
 from tfrunner.api.spans import Spans
 from tfrunner.casting import call
 from tfrunner.io import JSON
-from tfrunner.pending import Answer
 from tfrunner.service import Service
 from tfrunner.specs import TensorSpec
 

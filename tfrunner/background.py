@@ -12,22 +12,19 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import Any
 
 from tfrunner.casting import Call
+from tfrunner.deliveries import Outcomes, deliver, is_settled
 from tfrunner.driving import Driver, Hooks
 from tfrunner.errors import DeadlineExceeded, StateError, TFRunnerError
-from tfrunner.exchange import Exchange, Settled, Waiter, check_positive
+from tfrunner.exchange import Exchange, check_positive
 from tfrunner.forks import OfProcess
 from tfrunner.link import no_status, nobody_there
-from tfrunner.pending import Answer, Outcome
 from tfrunner.promises import Promise, Rescue, Standing
 from tfrunner.shared_memory import SEGMENT_BYTES
 from tfrunner.specs import MethodSpec, ModelSpec
-from tfrunner.values import in_python
-
-Outcomes = deque[Settled]
 
 MANY = 64
 """So many requests leave at once; fewer wait for others, while the dispatcher has work."""
@@ -115,8 +112,8 @@ class BackgroundGateway:
             Hooks(
                 exchange.flush,
                 exchange.restore,
-                functools.partial(_deliver, exchange, self._outcomes),
-                functools.partial(_is_settled, exchange, self._outcomes),
+                functools.partial(deliver, exchange, self._outcomes),
+                functools.partial(is_settled, exchange, self._outcomes),
             )
         )
         driver.start()
@@ -351,37 +348,3 @@ def _close(exchange: Exchange, driver: Driver) -> None:
 
 def _not_open() -> StateError:
     return StateError("The connection is not open: call start() first.")
-
-
-def _is_settled(exchange: Exchange, outcomes: Outcomes) -> bool:
-    return not outcomes and exchange.is_settled
-
-
-def _deliver(exchange: Exchange, outcomes: Outcomes) -> bool:
-    """Set the promises that have an answer; return whether there was one."""
-    if not outcomes:
-        return False
-    while outcomes:
-        try:
-            item = outcomes.popleft()
-        except IndexError:  # another thread took it
-            break
-        waiter, outcome = item
-        try:
-            if type(outcome) is Answer and not waiter.cuts:
-                waiter.set_result(in_python(outcome.structure, outcome.arrays))
-            else:
-                _settle(exchange, waiter, outcome)
-        except InvalidStateError:
-            continue  # it was cancelled meanwhile
-        except BaseException:
-            outcomes.appendleft(item)
-            raise
-    return True
-
-
-def _settle(exchange: Exchange, waiter: Waiter, outcome: Outcome) -> None:
-    if isinstance(outcome, Answer):
-        waiter.set_result(outcome.without(waiter.cuts).value())
-    else:
-        exchange.settle(waiter, outcome)

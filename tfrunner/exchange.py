@@ -13,6 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
+from tfrunner.answer import Outcome
 from tfrunner.casting import Call
 from tfrunner.errors import (
     DeadlineExceeded,
@@ -24,7 +25,7 @@ from tfrunner.errors import (
 )
 from tfrunner.link import Link, may_have_run, no_dispatcher
 from tfrunner.padding import Short
-from tfrunner.pending import Outcome, Pending, Waiting
+from tfrunner.pending import Pending, Waiting
 from tfrunner.protocol import SEGMENT_REFUSED, Bodies, Failure, Failures, Request, Results
 from tfrunner.served import find_model
 from tfrunner.shared_memory import LEND_FROM, SEGMENT_BYTES, Lender

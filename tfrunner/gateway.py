@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tfrunner.answer import Answer
 from tfrunner.casting import Call
 from tfrunner.errors import StateError
 from tfrunner.exchange import Exchange, Settled, check_positive
 from tfrunner.link import no_status, nobody_there
 from tfrunner.metric_series import Reporter
 from tfrunner.padding import Short
-from tfrunner.pending import Answer
 from tfrunner.shared_memory import SEGMENT_BYTES
 from tfrunner.specs import MethodSpec, ModelSpec
 

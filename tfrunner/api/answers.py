@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfrunner.answer import Answer
 from tfrunner.errors import InvalidInput, NotAcceptable, UnsupportedForm
-from tfrunner.pending import Answer
 from tfrunner.protocol import Buffer
 from tfrunner.specs import ANY, MethodSpec, Node, TensorSpec, leaves
 from tfrunner.tensors import STRING, Array

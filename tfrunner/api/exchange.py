@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tfrunner.answer import Answer
 from tfrunner.api.access_log import GONE
 from tfrunner.api.replies import error_body, write_error
-from tfrunner.pending import Answer
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tfrunner.answer import Answer
 from tfrunner.api.answers import Written
 from tfrunner.api.heads import Head
 from tfrunner.api.json_answer import write_answer
@@ -21,7 +22,6 @@ from tfrunner.api.raw_body import check_raw, read_raw, write_raw
 from tfrunner.api.targets import Target
 from tfrunner.casting import Call
 from tfrunner.errors import NotAcceptable, UnsupportedForm
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from tfrunner.answer import Answer
 from tfrunner.api.json_text import NUMPY, write, write_numbers
 from tfrunner.errors import InvalidInput
 from tfrunner.objects import from_any
-from tfrunner.pending import Answer
 from tfrunner.ragged import to_lists
 from tfrunner.specs import (
     ANY,

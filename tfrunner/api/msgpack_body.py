@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tfrunner import packing
+from tfrunner.answer import Answer
 from tfrunner.api.json_body import FindMethod
 from tfrunner.casting import Call, cast
 from tfrunner.errors import InvalidInput
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec, TensorSpec, tuple_paths
 
 KEYS = ("inputs", "method", "timeout")

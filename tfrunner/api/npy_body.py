@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfrunner.answer import Answer
 from tfrunner.api.answers import (
     NUMBERS,
     Written,
@@ -26,7 +27,6 @@ from tfrunner.api.answers import (
 )
 from tfrunner.casting import Call, cast
 from tfrunner.errors import InvalidInput, NotAcceptable
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec
 from tfrunner.tensors import Array
 

@@ -11,11 +11,11 @@ import re
 import zipfile
 import zlib
 
+from tfrunner.answer import Answer
 from tfrunner.api.answers import Written, check_answer, check_output
 from tfrunner.api.npy_body import npy_pieces, parse_npy
 from tfrunner.casting import Call, cast
 from tfrunner.errors import InvalidInput, TooLarge
-from tfrunner.pending import Answer
 from tfrunner.specs import DictSpec, ListSpec, MethodSpec, Node, TensorSpec, TupleSpec
 from tfrunner.tensors import Array
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
+from tfrunner.answer import Answer
 from tfrunner.api.answers import Written
 from tfrunner.api.bodies import ClientGone, read_body
 from tfrunner.api.disconnects import Disconnects
@@ -25,7 +26,6 @@ from tfrunner.api.targets import Target, Targets
 from tfrunner.errors import InvalidInput, TFRunnerError
 from tfrunner.gateway import Gateway
 from tfrunner.options import RunnerOptions
-from tfrunner.pending import Answer
 from tfrunner.protocol import LARGEST_PRIORITY
 
 

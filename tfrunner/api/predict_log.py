@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from tfrunner.answer import Answer
 from tfrunner.api.heads import Head
 from tfrunner.api.predict import Submit, Submitted
 from tfrunner.api.targets import Target
@@ -25,7 +26,6 @@ from tfrunner.errors import TFRunnerError
 from tfrunner.monitor_values import encode, shorten
 from tfrunner.monitor_writer import Writer
 from tfrunner.monitoring import REQUEST_ID, head, join_lines
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec, ModelSpec, leaves
 from tfrunner.tensors import decode_layout, unpack
 from tfrunner.values import in_python

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from tfrunner.answer import Answer
 from tfrunner.api.answers import (
     Written,
     array_bytes,
@@ -21,7 +22,6 @@ from tfrunner.api.answers import (
 )
 from tfrunner.casting import Call, cast
 from tfrunner.errors import InvalidInput
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec
 from tfrunner.tensors import DTYPES, Array
 

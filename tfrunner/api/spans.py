@@ -26,13 +26,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from tfrunner.answer import Answer
 from tfrunner.api.heads import Head, make_head
 from tfrunner.api.predict import Submit, Submitted
 from tfrunner.api.replies import Receive, Scope, Send
 from tfrunner.api.targets import Target
 from tfrunner.casting import Call
 from tfrunner.errors import TFRunnerError
-from tfrunner.pending import Answer
 from tfrunner.specs import MethodSpec, ModelSpec
 
 NAME = "tfrunner"
