@@ -85,7 +85,7 @@ class Ping:
 ways = tfrunner.Runner(Ways, name="ways")
 slow = tfrunner.Runner(Slow, name="slow")
 svc = tfrunner.Service("endpoints", runners=[ways, slow])
-CALLED = tfrunner.metrics.Counter("endpoints_called", "Calls of the endpoint `count`.")
+CALLED = tfrunner.metrics.Counter("endpoints_called", "Calls of the endpoint `count`.", ["value"])
 
 
 @svc.on_deployment
@@ -203,8 +203,8 @@ async def context(text: str, ctx: Context) -> str:
 
 @svc.api(JSON(), JSON(), route="/deep/count")
 async def count(value: Any) -> Any:
-    """Count."""
-    CALLED.inc()
+    """Count, for each value."""
+    CALLED.labels(value).inc()
     return value
 
 

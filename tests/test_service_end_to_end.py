@@ -235,10 +235,11 @@ def test_the_models_are_there_too(http: httpx.Client, server: ServedClient) -> N
 
 
 def test_a_counter_of_ones_own(http: httpx.Client) -> None:
-    """Over all api processes."""
+    """Over all api processes: each call comes over a connection of its own."""
     for _ in range(5):
-        http.post("/deep/count", json=1)
-    wait_for(lambda: "endpoints_called_total 5" in http.get("/metrics").text)
+        http.post("/deep/count", json="mine", headers={"Connection": "close"})
+    shown = 'endpoints_called_total{value="mine"} 5.0'
+    wait_for(lambda: shown in http.get("/metrics").text)
 
 
 def test_a_crash_is_in_the_log(http: httpx.Client, server: ServedClient) -> None:
