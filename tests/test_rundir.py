@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +70,26 @@ def test_a_killed_server_is_not_found_and_the_next_one_removes_its_folder(root: 
     assert running_servers(root) == []
     with RunDirectory(root):
         assert not left.exists()
+
+
+def test_looking_at_a_folder_that_is_being_removed_leaves_nothing_in_it(root: Path) -> None:
+    """The server removes its lock before `run.json`; a new one would keep the folder for ever."""
+    with RunDirectory(root) as directory:
+        directory.publish(RUN_FILE)
+        (directory.path / "lock").unlink()
+        assert running_servers(root) == []
+        assert [path.name for path in directory.path.iterdir()] == ["run.json"]
+
+
+def test_two_that_look_at_once_do_not_take_each_other_for_a_server(root: Path) -> None:
+    """One looks at the lock of a server that was killed while the other does."""
+    with RunDirectory(root) as directory:
+        directory.publish(RUN_FILE)
+        left = shutil.copytree(directory.path, root / "left")
+    descriptor = os.open(left / "lock", os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    assert running_servers(root) == []
+    os.close(descriptor)
 
 
 def test_a_folder_that_is_being_made_is_not_stale(root: Path) -> None:

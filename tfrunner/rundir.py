@@ -69,7 +69,7 @@ class RunDirectory:
         with _alone(self.path.parent):
             remove_stale(self.path.parent)
             self.path.mkdir(mode=0o700, exist_ok=True)  # the lock says whose it is
-            self._lock = _try_lock(self.path)
+            self._lock = _try_lock(self.path, os.O_CREAT)
         if self._lock is not None:
             self._temporary.write_bytes(bytes(ROOM))
 
@@ -124,11 +124,15 @@ def _alone(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _try_lock(path: Path) -> int | None:
-    """Return the descriptor of the folder's lock, None if another process holds it."""
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _try_lock(path: Path, flags: int = 0, *, how: int = fcntl.LOCK_EX) -> int | None:
+    """Return the descriptor of the folder's lock, None if another process holds it.
+
+    Who only looks makes no lock where a server removes its folder just now (the folder would
+    stay), and shares the one of a dead server with others who look (they would take it for alive).
+    """
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
@@ -157,7 +161,7 @@ def running_servers(root: Path) -> list[RunFile]:
     found = []
     for path in sorted(root.glob("*/run.json")) if root.is_dir() else []:
         try:
-            descriptor = _try_lock(path.parent)
+            descriptor = _try_lock(path.parent, how=fcntl.LOCK_SH)
             if descriptor is not None:
                 os.close(descriptor)
                 continue
