@@ -109,6 +109,19 @@ def test_a_process_that_the_supervisor_has_not_named_yet_is_not_gone() -> None:
     assert book.samples("open") == {(): (1.0,)}
 
 
+def test_a_process_that_dies_right_after_its_first_report_is_gone() -> None:
+    """It was named before it told anything; its gauges count no more, and its place is free."""
+    book = Book()
+    book.live("a", "b")
+    book.take("a", OPEN, ((), (1.0,)))
+    book.take("b", OPEN, ((), (2.0,)))
+    book.live("b", later=1.0)
+    assert book.samples("open") == {(): (2.0,)}
+    book.live("b", later=LATE_SECONDS + 1.0)
+    book.live("b", later=LATE_SECONDS + 1.0)
+    assert repr(book.told) == "<Told [1 metrics | 1 processes]>"
+
+
 def test_declarations_that_differ_are_noted_once_and_left_out() -> None:
     """The first one counts."""
     book = Book()

@@ -38,9 +38,9 @@ class Teller:
 
     __slots__ = ("gone", "is_known", "readings")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_known: bool) -> None:
         self.readings: dict[Key, tuple[Numbers, float]] = {}
-        self.is_known = False
+        self.is_known = is_known
         self.gone: float | None = None
 
 
@@ -56,6 +56,7 @@ class Told:
         self._families: dict[str, Family] = {}
         self._sets: dict[str, set[Values]] = {}
         self._tellers: dict[str, Teller] = {}
+        self._named: Collection[str] = ()  # by the supervisor, the last time
         self._kept: dict[Key, Numbers] = {}
         self._last: dict[Key, tuple[Numbers, float]] = {}
         self._noted: set[str] = set()
@@ -70,7 +71,8 @@ class Told:
                 "processes", f"metrics of more than {MOST_PROCESSES} processes are not kept"
             )
             return
-        teller = self._tellers.setdefault(report.process, Teller())
+        is_known = report.process in self._named  # it may die before it is named again
+        teller = self._tellers.setdefault(report.process, Teller(is_known=is_known))
         families = [self._meet(family) for family in report.families]
         for reading in report.readings:
             family = families[reading.family] if reading.family < len(families) else None
@@ -80,6 +82,7 @@ class Told:
 
     def attend(self, names: Collection[str], now: float) -> None:
         """Learn which processes live; what the others had counted is kept in the sums."""
+        self._named = names
         for name, teller in list(self._tellers.items()):
             if name in names:
                 teller.is_known, teller.gone = True, None
