@@ -11,6 +11,7 @@ import struct
 import termios
 from collections.abc import Iterable
 from http import HTTPStatus
+from math import inf
 from typing import cast
 
 from tfrunner.api.connection import Activity, Connection
@@ -31,6 +32,10 @@ ABANDONED_SECONDS = 1.0
 ENDED_SECONDS = 1.0
 """Most time to answer who sends no more: nothing tells it from a client that is gone."""
 
+STILL_SECONDS = 0.5
+"""Looks come ten times a second: one that is so late says that this process, or the whole machine,
+stood still. Clients of this machine did too, so that the next round waits for them once."""
+
 SLICE = 500
 """Connections that are looked at in one turn of the event loop: about a millisecond."""
 
@@ -46,6 +51,8 @@ class Watch:
         self._state = state
         self._round: list[Connection] = []
         self._next_round = 0.0
+        self._looked_at = inf
+        self._is_postponed = False  # the next round
         self._unread: list[Connection] = []  # those whose clients read slowly, in this round
 
     def __repr__(self) -> str:
@@ -53,10 +60,13 @@ class Watch:
 
     def look(self, now: float) -> None:
         """Go on with the round, or begin the next one when it is time."""
+        stood_still, self._looked_at = now - self._looked_at > STILL_SECONDS, now
+        if stood_still and not self._is_postponed:  # else a busy process would never judge
+            self._is_postponed, self._next_round, self._round = True, now + self._period(), []
         if not self._round:
             if now < self._next_round:
                 return
-            self._next_round = now + self._period()
+            self._is_postponed, self._next_round = False, now + self._period()
             self._round = self._all()
             self._unread = []
         part, self._round = self._round[:SLICE], self._round[SLICE:]
