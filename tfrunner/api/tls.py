@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -13,7 +14,8 @@ from tfrunner.errors import ConfigError
 
 logger = logging.getLogger("tfrunner.api")
 
-Stamps = tuple[float, ...]
+Stamps = tuple[int, ...]
+"""Of the files that can be looked at: a file may be written twice within one tick of its time."""
 
 
 def make_context(tls: Tls) -> ssl.SSLContext:
@@ -114,10 +116,9 @@ class Certificate:
             logger.info("the certificate %s was read anew", self._tls.certfile)
 
     def _look(self) -> Stamps:
-        stamps = []
+        stamps: list[int] = []
         for path in (self._tls.certfile, self._tls.keyfile or self._tls.certfile):
-            try:
-                stamps.append(os.stat(path).st_mtime)
-            except OSError:
-                stamps.append(0.0)
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                stamps += (status.st_ino, status.st_mtime_ns, status.st_size)
         return tuple(stamps)
