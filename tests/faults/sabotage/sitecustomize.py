@@ -88,18 +88,18 @@ def lose_patience(roster: Any) -> None:
     roster.Roster._why_hung = why_hung
 
 
-def reuse_numbers_at_once(gateway: Any) -> None:
+def reuse_numbers_at_once(exchange: Any) -> None:
     """Give the number of a request that timed out to the next one, while it still runs."""
-    submit = gateway.Gateway.submit
+    submit = exchange.Exchange.submit
 
     def submit_with_free_number(self: Any, *args: Any, **kwargs: Any) -> Any:
         number = 1
-        while number in self._pending._waiting:
+        while number in self.pending._waiting:
             number += 1
         self._last_id = number - 1
         return submit(self, *args, **kwargs)
 
-    gateway.Gateway.submit = submit_with_free_number
+    exchange.Exchange.submit = submit_with_free_number
 
 
 def take_everything(models: Any) -> None:
@@ -166,7 +166,7 @@ SABOTAGES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "no-refusal": ("tfrunner.dispatcher.requests", keep_what_nobody_can_run),
     "no-fence": ("tfrunner.dispatcher.roster", believe_that_nobody_hangs),
     "no-patience": ("tfrunner.dispatcher.roster", lose_patience),
-    "reused-numbers": ("tfrunner.gateway", reuse_numbers_at_once),
+    "reused-numbers": ("tfrunner.exchange", reuse_numbers_at_once),
     "one-for-all": ("tfrunner.dispatcher.models", give_up_with_the_first_worker),
     "no-admission": ("tfrunner.dispatcher.models", take_everything),
     "fatal-log": ("logging", raise_what_the_log_cannot_write),
