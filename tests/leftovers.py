@@ -7,6 +7,7 @@ without the mark holds is not ours.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -45,7 +46,7 @@ def look(mark: str, run_root: Path) -> Snapshot:
     """
     ours = marked_processes(mark)
     return Snapshot(
-        processes=frozenset(f"{each.pid} {' '.join(each.cmdline())[:200]}" for each in ours),
+        processes=frozenset(_named(ours)),
         ports=frozenset(_ports([psutil.Process(), *ours])),
         run_directories=frozenset(map(str, run_directories(run_root))),
         memory_files=memory_files(mark),
@@ -92,6 +93,14 @@ def marked_processes(mark: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def _named(processes: list[psutil.Process]) -> list[str]:
+    names = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            names.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
+    return names
 
 
 def _ports(processes: list[psutil.Process]) -> list[str]:

@@ -147,7 +147,7 @@ def test_a_server_with_long_configurations_serves_and_replaces(server: ServedCli
 
     row = np.ones((1, 2))
     np.testing.assert_array_equal(server.predict("long", row), row)
-    wait_for(lambda: len(lines()) == 4)
+    wait_for(lambda: "tfrunner_workers.spare" in lines())  # not before it is Python anew
     shown = lines()
     assert {name: len(line) for name, line in shown.items()} == dict.fromkeys(shown, 4)
     assert shown["tfrunner.dispatcher"][3].startswith("dispatcher-1@")

@@ -41,7 +41,7 @@ class Folder:
 
     def finish(self) -> None:
         """Have everything written."""
-        MONITORS.writer.close()
+        MONITORS.writer.close(20.0)
 
     def lines(self, monitor: str) -> list[dict[str, Any]]:
         """Return the records of a monitor, all written."""

@@ -108,6 +108,8 @@ def test_recycling_under_load_fails_nobody(workers: int):
         serve("echo", echo=True, workers=workers, recycle_requests=150) as server,
         ThreadPoolExecutor(1) as background,
     ):
+        # Else the first may be worn, and rightly leave, before the second has ever been ready.
+        wait_for(lambda: server.status()["models"]["echo:1"]["workers"] == workers)
         calls = background.submit(load, server, stop)
         try:
             wait_for(lambda: calls.done() or min(restarts(server), default=0) >= 2)

@@ -194,6 +194,7 @@ def test_a_piece_that_is_late(client: httpx.Client, world: World, kind: str) -> 
     if kind in IN_THREADS:
         world.go_on.release()
     assert world.closed.wait(LIMIT)
+    headers = {"X-Request-Timeout": "2"}  # in which the first piece must come
     with (
         client.stream("POST", f"/{kind}", content="one wait two", headers=headers) as reply,
         pytest.raises(httpx.RemoteProtocolError),

@@ -67,7 +67,10 @@ def test_where_there_is_no_room_bodies_are_frames():
     """A burst that needs four times the room is answered like any other."""
     with serve("echo", echo=True, max_batch_size=4) as server, caller(server, rows=8) as it:
         arrays = [row(number, seconds=0.01) for number in range(32)]
+        (worker,) = s.processes(server, "worker")
+        worker.suspend()  # else a slot is free again where this thread was kept waiting
         futures = [it.submit(array) for array in arrays]
+        worker.resume()
         for array, future in zip(arrays, futures, strict=True):
             assert np.array_equal(future.result(PATIENCE), array)
         assert it.ways() == {"shared": 8, "no_room": 24}
@@ -85,7 +88,7 @@ def test_rows_of_an_oversize_request_are_read_from_one_slot_by_two_workers():
 
 def time_out(it: Caller) -> None:
     """Let a request time out, and wait until that is known."""
-    late = it.submit(row(1.0, seconds=3.0), timeout=0.5)
+    late = it.submit(row(1.0, seconds=5.0), timeout=2.0)
     with pytest.raises(DeadlineExceeded):
         late.result(PATIENCE)
 
@@ -140,7 +143,7 @@ def test_freeing_at_the_timeout_would_be_found(monkeypatch):
 def test_a_killed_worker_s_slot_is_read_again_by_the_next(tmp_path: Path):
     """Kill -9 in mid batch: the request runs again from where it lies, then the slot is free."""
     with serve("echo", echo=True, workers=2) as server, caller(server, rows=2) as it:
-        array = row(1.0, seconds=0.5)
+        array = row(1.0, seconds=2.0)
         future = it.submit(array)
         os.kill(wait_until_running(server)[0], signal.SIGKILL)
         other = row(2.0, mark=OVERWRITES)
@@ -155,7 +158,7 @@ def test_the_slot_of_a_worker_that_stands_still_is_free_once_it_is_reaped():
     """SIGSTOP: it could read on at any moment, until it is killed."""
     with serve("echo", echo=True, workers=2) as server, caller(server, rows=1) as it:
         assert it.way_of(row(0.0)) == "shared"
-        late = it.submit(row(1.0, seconds=0.3), timeout=1.0)
+        late = it.submit(row(1.0, seconds=5.0), timeout=1.0)
         (stopped,) = wait_until_running(server)
         os.kill(stopped, signal.SIGSTOP)
         with pytest.raises(DeadlineExceeded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 
@@ -108,7 +109,9 @@ def test_a_dispatcher_that_is_stopped_is_replaced_and_calls_go_on():
         answer = server.predict("echo", ROW, timeout=LIMIT)
         np.testing.assert_array_equal(answer, ROW)
         assert not psutil.pid_exists(first.pid)
-        assert "dispatcher-1 is killed: no word of it for 10 s" in server.log.read_text()
+        assert re.search(
+            "dispatcher-1 is killed: no word of it for 1[01] s", server.log.read_text()
+        )
 
 
 def test_a_server_that_was_stopped_as_a_whole_keeps_its_processes():

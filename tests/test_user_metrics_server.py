@@ -36,7 +36,7 @@ def ask(server: ServedClient) -> None:
 def read(server: ServedClient, name: str) -> dict[Any, float]:
     """Return the samples of a metric as one api process, whichever it is, shows them."""
     reply = httpx.get(f"{server.http_address}/metrics", trust_env=False, timeout=LIMIT)
-    return samples(reply.text, name)
+    return samples(reply.text, name) if reply.status_code == 200 else {}
 
 
 def total(server: ServedClient, kind: str) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
+from tests.waiting import wait_for
 from tfrunner.errors import ModelError
 from tfrunner.protocol import (
     BatchDone,
@@ -314,9 +315,9 @@ def test_the_next_batch_is_begun_while_one_runs_and_answered_after_it(threads):
     waits: list[list[int]] = []
 
     def let_go() -> None:
+        wait_for(lambda: len(threads.sizes) >= 3)  # else nobody rings: the gate is shut
         waits.append(sorted(threads.sizes))
-        if len(threads.sizes) == 3:
-            threads.gate.set()
+        threads.gate.set()
 
     numbers = [batch(1, -1, 5), batch(2, 20), batch(3, 30, 31)]
     line = Patient(3, numbers, then=let_go)
