@@ -37,7 +37,7 @@ class Machine(RuleBasedStateMachine):
 def test_machine():
     run_state_machine_as_test(Machine, settings=settings(max_examples=500))
 """
-SAYS = r"(Failing test case|Falsifying example): "  # the one of newer versions, of older ones
+SAYS = r"(Failing test case|Falsifying example):\s*"  # the one of newer versions, of older ones
 
 
 def run(folder: Path, text: str, ci: str) -> str:
