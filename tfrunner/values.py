@@ -147,12 +147,20 @@ def _read_exactly(value: Any, array: Array, dtype: np.dtype[Any]) -> Array:
     if isinstance(value, np.ndarray) and array.dtype.kind != "O":
         return array
     exact: Array = array if array.dtype.kind == "O" else np.asarray(value, dtype=object)
-    if not all(isinstance(item, PYTHON[dtype.kind]) for item in exact.reshape(-1).tolist()):
+    items = exact.reshape(-1).tolist()
+    if not all(isinstance(item, PYTHON[dtype.kind]) for item in items):
         return array
+    if dtype.kind in "iu" and not _fit(items, dtype):
+        return exact  # NumPy 1 would wrap them
     try:
         return exact.astype(WIDEST.get(dtype.kind, dtype))
     except OverflowError:
         return exact
+
+
+def _fit(items: Sequence[Any], dtype: np.dtype[Any]) -> bool:
+    limits, numbers = np.iinfo(dtype), [int(item) for item in items]
+    return not numbers or (limits.min <= min(numbers) and max(numbers) <= limits.max)
 
 
 def _check_range(array: Array, dtype: np.dtype[Any], spec: TensorSpec, at: str) -> None:
