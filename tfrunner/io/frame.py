@@ -101,7 +101,7 @@ class PandasDataFrame:
                 "dtype": {
                     str(name): str(frame[name].dtype)
                     for name in frame.columns
-                    if frame[name].dtype.name in DTYPES
+                    if frame[name].dtype.name in DTYPES and frame[name].dtype != object
                 },
             }
             descriptor = cls(orient, **{**found, **options})
