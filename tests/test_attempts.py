@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from time import monotonic
 
 import pytest
@@ -24,6 +25,18 @@ def attempts(*, draw: float = 1.0, is_repeatable: bool = True, **options: object
     made = Attempts(10.0, now=0.0, draw=lambda: draw, **options)
     made.is_repeatable = is_repeatable
     return made
+
+
+def test_pauses_leave_the_random_numbers_of_users_alone():
+    """Whoever seeds them draws the same as before; clients that seed alike do not meet again."""
+    pauses = []
+    for _ in range(2):
+        random.seed(7)
+        pauses.append(Attempts(10.0, now=0.0).pause(Unavailable("x"), 0.0))
+        drawn = random.random()
+        random.seed(7)
+        assert random.random() == drawn
+    assert pauses[0] != pauses[1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,18 @@ def test_jitter_lets_workers_of_one_age_leave_at_different_moments():
     assert worn.reason == ""
     worn.answered = 111
     assert worn.reason != ""
+
+
+def test_workers_whose_models_seed_alike_leave_at_different_moments():
+    """A Runnable may seed Python's random numbers when it is loaded."""
+    lives = set()
+    for _ in range(20):
+        random.seed(0)
+        worn = Wear(requests=10_000)
+        while not worn.reason:
+            worn.answered += 10
+        lives.add(worn.answered)
+    assert len(lives) > 1
 
 
 def load(server: ServedClient, stop: threading.Event) -> list[int]:

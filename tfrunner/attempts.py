@@ -26,6 +26,9 @@ LONGEST_SECONDS = 1.0
 LEAST_SECONDS = 0.05
 """An attempt that would have less than this is not made: the error of the one before says more."""
 
+DRAW = random.SystemRandom().random
+"""Users may seed Python's own random numbers, and each process alike."""
+
 
 class Attempts:
     """The attempts of one call.
@@ -55,7 +58,7 @@ class Attempts:
         now: float,
         is_enabled: bool = True,
         patience: float = float("inf"),
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = DRAW,
     ) -> None:
         self.timeout = timeout
         self.deadline = now + timeout

@@ -16,6 +16,9 @@ LOOK_SECONDS = 1.0
 JITTER = 0.1
 """At most this share is added to a limit, so that workers of one age do not leave together."""
 
+DRAW = random.SystemRandom().random
+"""Users may seed Python's own random numbers, and each process alike."""
+
 
 def resident_memory() -> int:
     """Return the bytes of this process that are in memory."""
@@ -38,7 +41,7 @@ class Wear:
         requests: int = 0,
         memory: int = 0,
         measure: Callable[[], int] = resident_memory,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = DRAW,
     ) -> None:
         share = 1 + JITTER * jitter()
         self._most_requests = int(requests * share)
