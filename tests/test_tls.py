@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import socket
 import ssl
 import subprocess
@@ -159,6 +161,23 @@ def test_a_renewed_certificate_is_shown_from_the_next_connection_on(files: Files
         files.certfile.write_text("no certificate")
         with calling(url, files.context()) as client:
             assert client.get("/livez").status_code == 200
+
+
+def test_a_certificate_that_is_seen_half_written_is_read_again(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the rest may come within the same tick of the file's time."""
+    caplog.set_level(logging.INFO, "tfrunner.api")
+    text, times = files.certfile.read_text(), (10**18, 10**18)
+    certificate = Certificate(files.tls())
+    certificate.load()
+    for written in (text[:100], text):
+        files.certfile.write_text(written)
+        os.utime(files.certfile, ns=times)
+        certificate.refresh()
+    stays, read = [record.getMessage() for record in caplog.records]
+    assert stays.startswith("the certificate stays as it was")
+    assert read.endswith("was read anew")
 
 
 @pytest.mark.parametrize(
